@@ -1,0 +1,1 @@
+//! Stripewise: a polled-mode RAID5 storage target.
