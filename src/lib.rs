@@ -1,1 +1,4 @@
 //! Stripewise: a polled-mode RAID5 storage target.
+
+pub mod bdev;
+pub mod memory;

@@ -1,0 +1,63 @@
+//! What went through a channel, as `bdev_get_iostat` shows it.
+
+use super::{Op, Status};
+
+/// Counts since the channel was opened. Added up over reactors by the control thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoStat {
+    /// Reads that succeeded.
+    pub num_read_ops: u64,
+    /// Bytes of those reads.
+    pub bytes_read: u64,
+    /// Writes (and compare-and-writes) that succeeded.
+    pub num_write_ops: u64,
+    /// Bytes of those writes.
+    pub bytes_written: u64,
+    /// Write-zeroes and deallocations that succeeded.
+    pub num_unmap_ops: u64,
+    /// Bytes of those.
+    pub bytes_unmapped: u64,
+    /// Flushes that succeeded.
+    pub num_flush_ops: u64,
+    /// Compares that succeeded.
+    pub num_compare_ops: u64,
+    /// Requests that ended in any other way than success or a miscompare.
+    pub num_errors: u64,
+}
+
+impl IoStat {
+    /// Counts one completed request over `bytes` bytes of the device.
+    pub fn count(&mut self, op: Op, bytes: u64, status: Status) {
+        match (status, op) {
+            (Status::Miscompare, _) => self.num_compare_ops += 1,
+            (Status::Ok, Op::Read) => {
+                self.num_read_ops += 1;
+                self.bytes_read += bytes;
+            }
+            (Status::Ok, Op::Write { .. } | Op::CompareAndWrite { .. }) => {
+                self.num_write_ops += 1;
+                self.bytes_written += bytes;
+            }
+            (Status::Ok, Op::WriteZeroes { .. }) => {
+                self.num_unmap_ops += 1;
+                self.bytes_unmapped += bytes;
+            }
+            (Status::Ok, Op::Flush) => self.num_flush_ops += 1,
+            (Status::Ok, Op::Compare) => self.num_compare_ops += 1,
+            _ => self.num_errors += 1,
+        }
+    }
+
+    /// Adds another channel's counts to these.
+    pub fn add(&mut self, other: &IoStat) {
+        self.num_read_ops += other.num_read_ops;
+        self.bytes_read += other.bytes_read;
+        self.num_write_ops += other.num_write_ops;
+        self.bytes_written += other.bytes_written;
+        self.num_unmap_ops += other.num_unmap_ops;
+        self.bytes_unmapped += other.bytes_unmapped;
+        self.num_flush_ops += other.num_flush_ops;
+        self.num_compare_ops += other.num_compare_ops;
+        self.num_errors += other.num_errors;
+    }
+}

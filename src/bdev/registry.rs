@@ -1,0 +1,162 @@
+//! The devices of the process by name, and who holds each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Bdev;
+
+/// Who uses a device, so that nobody else does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// A device stacked on top (a RAID volume, a delay or error device), by name.
+    Bdev(String),
+    /// Exported as a namespace of these subsystems, by NQN, once per namespace.
+    Namespaces(Vec<String>),
+}
+
+/// Why the registry refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RegistryError {
+    /// The name is taken.
+    #[error("bdev {0} already exists; choose another name or delete it first")]
+    Exists(String),
+    /// There is no such device.
+    #[error("bdev {0} does not exist; bdev_get_bdevs lists those that do")]
+    NotFound(String),
+    /// Somebody else holds it.
+    #[error("bdev {name} is in use by {holder}; remove it there first")]
+    Busy {
+        /// The device.
+        name: String,
+        /// Its holder.
+        holder: String,
+    },
+}
+
+/// All devices of the process. Owned by the control thread; reactors never see it.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    bdev: Arc<dyn Bdev>,
+    claim: Option<Claim>,
+}
+
+impl Registry {
+    /// Adds a device under its own name.
+    ///
+    /// # Errors
+    /// [`RegistryError::Exists`].
+    pub fn add(&mut self, bdev: Arc<dyn Bdev>) -> Result<(), RegistryError> {
+        let name = bdev.info().name.clone();
+        if self.entries.contains_key(&name) {
+            return Err(RegistryError::Exists(name));
+        }
+        self.entries.insert(name, Entry { bdev, claim: None });
+        Ok(())
+    }
+
+    /// Removes a device that nobody holds and returns it.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Busy`].
+    pub fn remove(&mut self, name: &str) -> Result<Arc<dyn Bdev>, RegistryError> {
+        let entry = self.entry(name)?;
+        if let Some(claim) = &entry.claim {
+            return Err(busy(name, claim));
+        }
+        let entry = self.entries.remove(name);
+        Ok(entry.expect("looked up above").bdev)
+    }
+
+    /// The device of this name.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub fn get(&self, name: &str) -> Result<Arc<dyn Bdev>, RegistryError> {
+        Ok(self.entry(name)?.bdev.clone())
+    }
+
+    /// Who holds the device of this name, if it exists and somebody does.
+    pub fn claim_of(&self, name: &str) -> Option<&Claim> {
+        self.entries.get(name)?.claim.as_ref()
+    }
+
+    /// Takes the device for a device stacked on top of it.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Busy`].
+    pub fn claim(&mut self, name: &str, holder: &str) -> Result<Arc<dyn Bdev>, RegistryError> {
+        let entry = self.entry_mut(name)?;
+        if let Some(claim) = &entry.claim {
+            return Err(busy(name, claim));
+        }
+        entry.claim = Some(Claim::Bdev(holder.to_owned()));
+        Ok(entry.bdev.clone())
+    }
+
+    /// Ends a stacked device's hold. Harmless when there is none.
+    pub fn release(&mut self, name: &str) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.claim = None;
+        }
+    }
+
+    /// Notes that the device is exported by a subsystem; several may.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Busy`] when it is stacked upon.
+    pub fn export(&mut self, name: &str, nqn: &str) -> Result<Arc<dyn Bdev>, RegistryError> {
+        let entry = self.entry_mut(name)?;
+        match &mut entry.claim {
+            Some(claim @ Claim::Bdev(_)) => return Err(busy(name, claim)),
+            Some(Claim::Namespaces(nqns)) => nqns.push(nqn.to_owned()),
+            None => entry.claim = Some(Claim::Namespaces(vec![nqn.to_owned()])),
+        }
+        Ok(entry.bdev.clone())
+    }
+
+    /// Notes that a subsystem exports the device once less.
+    pub fn unexport(&mut self, name: &str, nqn: &str) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        if let Some(Claim::Namespaces(nqns)) = &mut entry.claim {
+            if let Some(at) = nqns.iter().position(|n| n == nqn) {
+                nqns.remove(at);
+            }
+            if nqns.is_empty() {
+                entry.claim = None;
+            }
+        }
+    }
+
+    /// All devices, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<dyn Bdev>, Option<&Claim>)> {
+        self.entries.values().map(|e| (&e.bdev, e.claim.as_ref()))
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, RegistryError> {
+        let missing = || RegistryError::NotFound(name.to_owned());
+        self.entries.get(name).ok_or_else(missing)
+    }
+
+    fn entry_mut(&mut self, name: &str) -> Result<&mut Entry, RegistryError> {
+        let missing = || RegistryError::NotFound(name.to_owned());
+        self.entries.get_mut(name).ok_or_else(missing)
+    }
+}
+
+fn busy(name: &str, claim: &Claim) -> RegistryError {
+    let holder = match claim {
+        Claim::Bdev(holder) => format!("bdev {holder}"),
+        Claim::Namespaces(nqns) => format!("subsystem {}", nqns.join(", ")),
+    };
+    RegistryError::Busy {
+        name: name.to_owned(),
+        holder,
+    }
+}

@@ -1,0 +1,136 @@
+//! What is asked of a device and what comes back.
+
+use crate::memory::{Segments, SegmentsMut};
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Fill [`Data::Read`] from the device.
+    Read,
+    /// Store [`Data::Write`].
+    Write {
+        /// Durable before it completes, whatever the device's cache.
+        fua: bool,
+    },
+    /// Make every write that completed before this was submitted durable. No range, no data.
+    Flush,
+    /// Make the range read as zeros. No data.
+    WriteZeroes {
+        /// Durable before it completes.
+        fua: bool,
+        /// The device may give the space back, as long as the range reads as zeros.
+        deallocate: bool,
+    },
+    /// Compare the range with [`Data::Write`]; [`Status::Miscompare`] if any byte differs.
+    Compare,
+    /// Compare the one block with the first half of [`Data::Write`] and, if equal, store the
+    /// second half; nothing comes between the two.
+    CompareAndWrite {
+        /// The write is durable before it completes.
+        fua: bool,
+    },
+}
+
+impl Op {
+    /// Whether the operation may change the range.
+    pub fn modifies(self) -> bool {
+        match self {
+            Op::Write { .. } | Op::WriteZeroes { .. } | Op::CompareAndWrite { .. } => true,
+            Op::Read | Op::Flush | Op::Compare => false,
+        }
+    }
+
+    /// Bytes of buffers that go with `blocks` blocks of `block_size` bytes.
+    pub fn payload(self, blocks: u32, block_size: u32) -> usize {
+        let range = blocks as usize * block_size as usize;
+        match self {
+            Op::Read | Op::Write { .. } | Op::Compare => range,
+            Op::CompareAndWrite { .. } => 2 * range,
+            Op::Flush | Op::WriteZeroes { .. } => 0,
+        }
+    }
+}
+
+/// The buffers of a request, owned by whoever holds the request.
+#[derive(Debug, Default)]
+pub enum Data {
+    /// No buffers.
+    #[default]
+    None,
+    /// To be filled, in order.
+    Read(SegmentsMut),
+    /// To be stored or compared, in order.
+    Write(Segments),
+}
+
+impl Data {
+    /// Bytes of all buffers.
+    pub fn len(&self) -> usize {
+        match self {
+            Data::None => 0,
+            Data::Read(segments) => segments.iter().map(|s| s.len()).sum(),
+            Data::Write(segments) => segments.iter().map(|s| s.len()).sum(),
+        }
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One request to a device.
+#[derive(Debug)]
+pub struct Request {
+    /// The user's own name for it; comes back with the completion.
+    pub token: u64,
+    /// What to do.
+    pub op: Op,
+    /// First logical block.
+    pub lba: u64,
+    /// Number of logical blocks; 0 for [`Op::Flush`] only.
+    pub blocks: u32,
+    /// The buffers, [`Op::payload`] bytes of them.
+    pub data: Data,
+}
+
+/// One request, done.
+#[derive(Debug)]
+pub struct Completion {
+    /// The token of the request.
+    pub token: u64,
+    /// How it went. Anything but [`Status::Ok`] leaves read buffers undefined.
+    pub status: Status,
+    /// The buffers of the request, in order.
+    pub data: Data,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Status {
+    /// Done.
+    #[error("success")]
+    Ok,
+    /// These blocks can't be read now; others can (NVMe: Unrecovered Read Error).
+    #[error("unrecovered read error")]
+    MediumError,
+    /// These blocks could not be written; the device may be at its end (NVMe: Write Fault).
+    #[error("write fault")]
+    WriteFault,
+    /// The device is not there any more, or no longer answers.
+    #[error("device gone")]
+    Gone,
+    /// Blocks that do not exist.
+    #[error("LBA out of range")]
+    OutOfRange,
+    /// The compared bytes differ.
+    #[error("compare failure")]
+    Miscompare,
+    /// The device cannot do this operation.
+    #[error("operation not supported")]
+    Unsupported,
+    /// The volume has lost more members than it can bear, or is being taken down; nothing was
+    /// done, or only a part of the write.
+    #[error("volume offline")]
+    Offline,
+}

@@ -1,0 +1,282 @@
+//! The arena: one region of memory from which every pool is carved.
+
+use std::alloc::Layout;
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::SLOT_ALIGN;
+
+/// Which pages back an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageKind {
+    /// The kernel's default huge pages (`/proc/sys/vm/nr_hugepages`).
+    Huge,
+    /// Ordinary pages, zeroed on first touch.
+    Ordinary,
+}
+
+/// Why an arena, or a piece of it, could not be had.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ArenaError {
+    /// A size of zero or one that overflows when rounded to pages.
+    #[error(
+        "an arena of {0} bytes cannot be made; give a size between 4 KiB and the memory of the machine"
+    )]
+    Size(usize),
+    /// The allocator refused.
+    #[error("no memory for an arena of {0} bytes; lower the memory size or free memory")]
+    OutOfMemory(usize),
+    /// The arena has no room left for a pool.
+    #[error(
+        "the memory arena has no {wanted} bytes in one piece left ({free} of {size} free in all); start with more memory"
+    )]
+    Exhausted {
+        /// Bytes asked for.
+        wanted: usize,
+        /// Bytes free in all.
+        free: usize,
+        /// Bytes of the arena.
+        size: usize,
+    },
+}
+
+/// A region of zeroed memory with a fixed size, from huge pages where the machine has them.
+///
+/// Cloning is cheap: it is another handle to the same region, which is given back when the last
+/// handle, pool and buffer are gone.
+#[derive(Clone, Debug)]
+pub struct Arena {
+    region: Arc<Region>,
+}
+
+impl Arena {
+    /// Makes an arena of `bytes`, rounded up to whole pages, on huge pages; where the machine has
+    /// not enough of them, on ordinary pages ([`Arena::page_kind`] tells which).
+    pub fn new(bytes: usize) -> Result<Self, ArenaError> {
+        match Region::huge(bytes) {
+            Some(region) => Ok(Self::from_region(region)),
+            None => Self::ordinary(bytes),
+        }
+    }
+
+    /// Makes an arena of `bytes`, rounded up to whole pages, on ordinary pages.
+    pub fn ordinary(bytes: usize) -> Result<Self, ArenaError> {
+        Ok(Self::from_region(Region::ordinary(bytes)?))
+    }
+
+    fn from_region(region: Region) -> Self {
+        Self {
+            region: Arc::new(region),
+        }
+    }
+
+    /// Which pages back this arena.
+    pub fn page_kind(&self) -> PageKind {
+        self.region.kind
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> usize {
+        self.region.layout.size()
+    }
+
+    /// Bytes that no pool holds.
+    pub fn free(&self) -> usize {
+        self.region.extents().values().sum()
+    }
+
+    /// First address and size in bytes, for registering the region with a device or the kernel.
+    pub fn range(&self) -> (*const u8, usize) {
+        (self.region.base.as_ptr(), self.size())
+    }
+
+    /// Takes `bytes` (rounded up to [`SLOT_ALIGN`]) out of the arena until the extent is dropped.
+    pub(super) fn carve(&self, bytes: usize) -> Result<Extent, ArenaError> {
+        let wanted = bytes
+            .checked_next_multiple_of(SLOT_ALIGN)
+            .filter(|&b| b > 0)
+            .ok_or(ArenaError::Size(bytes))?;
+        let mut free = self.region.extents();
+        let first_fit = free.iter().find(|&(_, &len)| len >= wanted);
+        let Some((&offset, &len)) = first_fit else {
+            return Err(ArenaError::Exhausted {
+                wanted,
+                free: free.values().sum(),
+                size: self.size(),
+            });
+        };
+        free.remove(&offset);
+        if len > wanted {
+            free.insert(offset + wanted, len - wanted);
+        }
+        drop(free);
+        Ok(Extent {
+            region: self.region.clone(),
+            offset,
+            len: wanted,
+        })
+    }
+}
+
+/// A piece of an arena that nobody else holds.
+#[derive(Debug)]
+pub(super) struct Extent {
+    region: Arc<Region>,
+    offset: usize,
+    len: usize,
+}
+
+impl Extent {
+    /// Address of the first byte.
+    pub(super) fn base(&self) -> NonNull<u8> {
+        // SAFETY: `carve` took offset..offset + len out of the region, so the sum stays inside
+        // the region's one allocation.
+        unsafe { self.region.base.add(self.offset) }
+    }
+}
+
+impl Drop for Extent {
+    fn drop(&mut self) {
+        let mut free = self.region.extents();
+        let (mut offset, mut len) = (self.offset, self.len);
+        if let Some(next) = free.remove(&(offset + len)) {
+            len += next;
+        }
+        let before = free.range(..offset).next_back().map(|(&o, &l)| (o, l));
+        if let Some((o, l)) = before
+            && o + l == offset
+        {
+            free.remove(&o);
+            offset = o;
+            len += l;
+        }
+        free.insert(offset, len);
+    }
+}
+
+#[derive(Debug)]
+struct Region {
+    base: NonNull<u8>,
+    layout: Layout,
+    kind: PageKind,
+    /// Free extents, offset to length; neighbours are always merged. Only set-up and tear-down of
+    /// pools take this lock, never the I/O path.
+    free: Mutex<BTreeMap<usize, usize>>,
+}
+
+// SAFETY: the region owns its memory, hands out disjoint extents only, and the bookkeeping is
+// behind a mutex.
+unsafe impl Send for Region {}
+// SAFETY: as above; a shared reference gives access to the mutex and to plain numbers only.
+unsafe impl Sync for Region {}
+
+impl Region {
+    fn huge(bytes: usize) -> Option<Self> {
+        let page = huge_page_size()?;
+        let size = bytes.checked_next_multiple_of(page).filter(|&b| b > 0)?;
+        let layout = Layout::from_size_align(size, page).ok()?;
+        // SAFETY: the layout's size is not zero.
+        let base = unsafe { hugepage_rs::alloc(layout) };
+        Some(Self::from_parts(
+            NonNull::new(base)?,
+            layout,
+            PageKind::Huge,
+        ))
+    }
+
+    fn ordinary(bytes: usize) -> Result<Self, ArenaError> {
+        let size = bytes
+            .checked_next_multiple_of(SLOT_ALIGN)
+            .filter(|&b| b > 0)
+            .ok_or(ArenaError::Size(bytes))?;
+        let layout =
+            Layout::from_size_align(size, SLOT_ALIGN).map_err(|_| ArenaError::Size(bytes))?;
+        // SAFETY: the layout's size is not zero.
+        let base = unsafe { std::alloc::alloc_zeroed(layout) };
+        let base = NonNull::new(base).ok_or(ArenaError::OutOfMemory(bytes))?;
+        Ok(Self::from_parts(base, layout, PageKind::Ordinary))
+    }
+
+    fn from_parts(base: NonNull<u8>, layout: Layout, kind: PageKind) -> Self {
+        Self {
+            base,
+            layout,
+            kind,
+            free: Mutex::new(BTreeMap::from([(0, layout.size())])),
+        }
+    }
+
+    fn extents(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, usize>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        match self.kind {
+            // SAFETY: `base` came from this allocator with this layout, and every extent holds an
+            // `Arc` of the region, so nobody points into it any more.
+            PageKind::Huge => unsafe { hugepage_rs::dealloc(self.base.as_ptr(), self.layout) },
+            // SAFETY: as above.
+            PageKind::Ordinary => unsafe {
+                std::alloc::dealloc(self.base.as_ptr(), self.layout);
+            },
+        }
+    }
+}
+
+/// The kernel's default huge page size in bytes, or `None` where it has none set aside.
+///
+/// Asked before the allocator is, because it gives up the process where the line is missing.
+fn huge_page_size() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| -> Option<usize> {
+        let line = text.lines().find(|l| l.starts_with(name))?;
+        line[name.len()..].split_whitespace().next()?.parse().ok()
+    };
+    (field("HugePages_Free:")? > 0).then_some(())?;
+    Some(field("Hugepagesize:")? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_back_and_merge() {
+        let arena = Arena::ordinary(8 * SLOT_ALIGN).unwrap();
+        let a = arena.carve(SLOT_ALIGN).unwrap();
+        let b = arena.carve(2 * SLOT_ALIGN).unwrap();
+        let c = arena.carve(SLOT_ALIGN + 1).unwrap();
+        assert_eq!(arena.free(), 3 * SLOT_ALIGN);
+        drop(a);
+        drop(c);
+        drop(b);
+        assert_eq!(arena.free(), 8 * SLOT_ALIGN);
+        assert_eq!(arena.region.extents().len(), 1);
+        assert!(arena.carve(8 * SLOT_ALIGN).is_ok());
+    }
+
+    #[test]
+    fn a_full_arena_says_what_is_left() {
+        let arena = Arena::ordinary(4 * SLOT_ALIGN).unwrap();
+        let _held = arena.carve(3 * SLOT_ALIGN).unwrap();
+        let error = arena.carve(2 * SLOT_ALIGN).unwrap_err();
+        assert_eq!(
+            error,
+            ArenaError::Exhausted {
+                wanted: 2 * SLOT_ALIGN,
+                free: SLOT_ALIGN,
+                size: 4 * SLOT_ALIGN
+            }
+        );
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        assert_eq!(Arena::ordinary(0).unwrap_err(), ArenaError::Size(0));
+        let huge = usize::MAX - 5;
+        assert_eq!(Arena::new(huge).unwrap_err(), ArenaError::Size(huge));
+    }
+}

@@ -1,0 +1,28 @@
+//! DMA-able memory: one [`Arena`] set aside at start, [`Pool`]s of equal slots carved from it,
+//! and the buffers ([`BufMut`], [`Buf`]) that carry a host's payload to parity and to the members
+//! without a copy.
+//!
+//! A buffer is a view of a slot. [`BufMut`] is the only view of its bytes and may write them;
+//! [`Buf`] is one of many and may only read. Both may be split, neither ever overlaps a
+//! [`BufMut`]. When the last view of a slot goes, from whatever core, the slot is free again.
+//!
+//! Everything here is bounded: a pool that is empty answers `None`, and the caller holds its
+//! work back until a slot returns. The room never grows, never blocks and never does I/O.
+
+mod arena;
+mod buffer;
+mod pool;
+mod sync;
+
+pub use arena::{Arena, ArenaError, PageKind};
+pub use buffer::{Buf, BufMut};
+pub use pool::{Pool, PoolError};
+
+/// Every slot begins on such a boundary, in bytes: a host page, and the largest logical block.
+pub const SLOT_ALIGN: usize = 4096;
+
+/// The read side of a scattered transfer: what is written to a device or a socket, in order.
+pub type Segments = smallvec::SmallVec<[Buf; 2]>;
+
+/// The write side of a scattered transfer: what a device or a socket fills, in order.
+pub type SegmentsMut = smallvec::SmallVec<[BufMut; 2]>;
