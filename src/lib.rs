@@ -2,3 +2,4 @@
 
 pub mod bdev;
 pub mod memory;
+pub mod xor;

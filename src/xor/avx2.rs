@@ -1,0 +1,77 @@
+//! The kernel for x86-64 with AVX2: 32-byte lanes.
+
+use std::arch::x86_64::*;
+
+use super::sweep::{self, Lane};
+
+/// One 256-bit register.
+#[derive(Clone, Copy)]
+struct Ymm(__m256i);
+
+// SAFETY: both instructions move 32 bytes and need no alignment.
+unsafe impl Lane for Ymm {
+    const BYTES: usize = 32;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self {
+        // SAFETY: the caller's promise; the instruction needs no alignment.
+        Self(unsafe { _mm256_loadu_si256(from.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut u8) {
+        // SAFETY: the caller's promise; the instruction needs no alignment.
+        unsafe { _mm256_storeu_si256(to.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn xor(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { _mm256_xor_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn or(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { _mm256_or_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn is_zero(self) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_testz_si256(self.0, self.0) == 1 }
+    }
+}
+
+/// Sets `dst` to the XOR of all sources.
+///
+/// # Safety
+///
+/// The CPU has AVX2; there is at least one source; every source is as long as `dst`.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
+    // SAFETY: the caller's promise.
+    unsafe { sweep::write::<Ymm, false>(dst, sources) }
+}
+
+/// XORs all sources into `dst`.
+///
+/// # Safety
+///
+/// As for [`xor_into`].
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn xor_assign(dst: &mut [u8], sources: &[&[u8]]) {
+    // SAFETY: the caller's promise.
+    unsafe { sweep::write::<Ymm, true>(dst, sources) }
+}
+
+/// Whether the XOR of all sources is zero everywhere.
+///
+/// # Safety
+///
+/// The CPU has AVX2; there is at least one source; all sources have one length.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn equal_xor(sources: &[&[u8]]) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { sweep::cancels::<Ymm>(sources) }
+}

@@ -1,0 +1,77 @@
+//! The kernel for x86-64 with AVX-512: 64-byte lanes.
+
+use std::arch::x86_64::*;
+
+use super::sweep::{self, Lane};
+
+/// One 512-bit register.
+#[derive(Clone, Copy)]
+struct Zmm(__m512i);
+
+// SAFETY: both instructions move 64 bytes and need no alignment.
+unsafe impl Lane for Zmm {
+    const BYTES: usize = 64;
+
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self {
+        // SAFETY: the caller's promise; the instruction needs no alignment.
+        Self(unsafe { _mm512_loadu_si512(from.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut u8) {
+        // SAFETY: the caller's promise; the instruction needs no alignment.
+        unsafe { _mm512_storeu_si512(to.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn xor(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { _mm512_xor_si512(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn or(self, other: Self) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { _mm512_or_si512(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn is_zero(self) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_test_epi64_mask(self.0, self.0) == 0 }
+    }
+}
+
+/// Sets `dst` to the XOR of all sources.
+///
+/// # Safety
+///
+/// The CPU has AVX512F; there is at least one source; every source is as long as `dst`.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
+    // SAFETY: the caller's promise.
+    unsafe { sweep::write::<Zmm, false>(dst, sources) }
+}
+
+/// XORs all sources into `dst`.
+///
+/// # Safety
+///
+/// As for [`xor_into`].
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn xor_assign(dst: &mut [u8], sources: &[&[u8]]) {
+    // SAFETY: the caller's promise.
+    unsafe { sweep::write::<Zmm, true>(dst, sources) }
+}
+
+/// Whether the XOR of all sources is zero everywhere.
+///
+/// # Safety
+///
+/// The CPU has AVX512F; there is at least one source; all sources have one length.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn equal_xor(sources: &[&[u8]]) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { sweep::cancels::<Zmm>(sources) }
+}
