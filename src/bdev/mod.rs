@@ -10,11 +10,22 @@
 
 #![deny(unsafe_code)]
 
+mod create;
+mod cursor;
+mod immediate;
 mod iostat;
+mod malloc;
+mod null;
 mod registry;
 mod request;
 
+#[cfg(test)]
+mod conformance;
+
+pub use create::CreateError;
 pub use iostat::IoStat;
+pub use malloc::Malloc;
+pub use null::Null;
 pub use registry::{Claim, Registry, RegistryError};
 pub use request::{Completion, Data, Op, Request, Status};
 

@@ -1,5 +1,6 @@
 //! What is asked of a device and what comes back.
 
+use super::Info;
 use crate::memory::{Segments, SegmentsMut};
 
 /// What a request does.
@@ -92,6 +93,39 @@ pub struct Request {
     pub blocks: u32,
     /// The buffers, [`Op::payload`] bytes of them.
     pub data: Data,
+}
+
+impl Request {
+    /// Whether all of its blocks exist; a flush has none.
+    pub(super) fn is_within(&self, info: &Info) -> bool {
+        self.op == Op::Flush || info.contains(self.lba, self.blocks)
+    }
+
+    /// Panics unless the buffers are of the operation's kind and add up to its blocks, and there
+    /// is a block at all where the operation has a range.
+    pub(super) fn assert_sound(&self, block_size: u32) {
+        let kind = match self.op {
+            Op::Read => matches!(self.data, Data::Read(_)),
+            Op::Write { .. } | Op::Compare | Op::CompareAndWrite { .. } => {
+                matches!(self.data, Data::Write(_))
+            }
+            Op::Flush | Op::WriteZeroes { .. } => matches!(self.data, Data::None),
+        };
+        assert!(kind, "{:?} with buffers of another kind", self.op);
+        assert_eq!(
+            self.data.len(),
+            self.op.payload(self.blocks, block_size),
+            "{:?} of {} blocks with buffers that do not add up",
+            self.op,
+            self.blocks
+        );
+        assert!(
+            (self.blocks == 0) == (self.op == Op::Flush),
+            "{:?} of {} blocks",
+            self.op,
+            self.blocks
+        );
+    }
 }
 
 /// One request, done.

@@ -6,17 +6,21 @@
 //! [`Buf`] is one of many and may only read. Both may be split, neither ever overlaps a
 //! [`BufMut`]. When the last view of a slot goes, from whatever core, the slot is free again.
 //!
+//! [`Ram`] is another kind: the medium of a RAM disk, shared by threads a page at a time.
+//!
 //! Everything here is bounded: a pool that is empty answers `None`, and the caller holds its
 //! work back until a slot returns. The room never grows, never blocks and never does I/O.
 
 mod arena;
 mod buffer;
 mod pool;
+mod ram;
 mod sync;
 
 pub use arena::{Arena, ArenaError, PageKind};
 pub use buffer::{Buf, BufMut};
 pub use pool::{Pool, PoolError};
+pub use ram::{Page, PageMut, Ram, RamError};
 
 /// Every slot begins on such a boundary, in bytes: a host page, and the largest logical block.
 pub const SLOT_ALIGN: usize = 4096;

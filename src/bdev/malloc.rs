@@ -1,0 +1,295 @@
+//! A RAM disk. What it holds is gone with the process.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::create::{CreateError, check_shape};
+use super::cursor::{Gather, Scatter};
+use super::immediate::{Immediate, ImmediateChannel};
+use super::{Bdev, Channel, Data, Info, Op, OpenError, Status};
+use crate::memory::Ram;
+
+/// Largest request in bytes.
+const MAX_BYTES: u32 = 1 << 20;
+
+/// A RAM disk, which takes memory only for what was written. All reactors work on it at once; no
+/// 4 KiB that begin at a multiple of 4 KiB are ever torn.
+#[derive(Debug)]
+pub struct Malloc {
+    disk: Arc<Disk>,
+}
+
+impl Malloc {
+    /// Makes one of `num_blocks` blocks of `block_size` bytes (512 or 4096), all zeros. Without a
+    /// UUID it is given a random one.
+    ///
+    /// # Errors
+    /// [`CreateError`]: the shape makes no device, or there is not as much memory.
+    pub fn new(
+        name: &str,
+        block_size: u32,
+        num_blocks: u64,
+        uuid: Option<Uuid>,
+    ) -> Result<Arc<Self>, CreateError> {
+        let bytes = check_shape(name, block_size, num_blocks)?;
+        let ram = Ram::new(bytes).map_err(|e| CreateError::Memory {
+            name: name.to_owned(),
+            reason: e.to_string(),
+        })?;
+        let info = Info {
+            name: name.to_owned(),
+            product: "Malloc disk",
+            uuid: uuid.unwrap_or_else(Uuid::new_v4),
+            block_size,
+            blocks: num_blocks,
+            io_boundary: 0,
+            write_unit: 0,
+            max_blocks: MAX_BYTES / block_size,
+            write_cache: false,
+            deallocates: true,
+        };
+        let disk = Arc::new(Disk { info, ram });
+        Ok(Arc::new(Self { disk }))
+    }
+}
+
+impl Bdev for Malloc {
+    fn info(&self) -> &Info {
+        &self.disk.info
+    }
+
+    fn open(&self) -> Result<Box<dyn Channel>, OpenError> {
+        Ok(Box::new(ImmediateChannel::new(self.disk.clone())))
+    }
+}
+
+#[derive(Debug)]
+struct Disk {
+    info: Info,
+    ram: Ram,
+}
+
+/// The part of one page that a request covers.
+struct Piece {
+    page: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Disk {
+    /// The pages that `blocks` blocks from `lba` lie on, in order.
+    fn pieces(&self, lba: u64, blocks: u32) -> impl Iterator<Item = Piece> + use<> {
+        // The range was found inside the disk, whose bytes are mapped: no sum overflows.
+        let block = self.info.block_size as usize;
+        let (start, end) = (
+            lba as usize * block,
+            (lba as usize + blocks as usize) * block,
+        );
+        (start / Ram::PAGE..end.div_ceil(Ram::PAGE)).map(move |page| {
+            let first = page * Ram::PAGE;
+            Piece {
+                page,
+                start: start.max(first) - first,
+                end: end.min(first + Ram::PAGE) - first,
+            }
+        })
+    }
+}
+
+impl Immediate for Disk {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data) -> Status {
+        let pieces = self.pieces(lba, blocks);
+        match (op, data) {
+            (Op::Read, Data::Read(segments)) => {
+                let mut scatter = Scatter::new(segments);
+                for p in pieces {
+                    scatter.put(&self.ram.read(p.page)[p.start..p.end]);
+                }
+            }
+            (Op::Write { .. }, Data::Write(segments)) => {
+                let mut gather = Gather::new(segments);
+                for p in pieces {
+                    gather.take(&mut self.ram.write(p.page)[p.start..p.end]);
+                }
+            }
+            (Op::Compare, Data::Write(segments)) => {
+                let mut gather = Gather::new(segments);
+                for p in pieces {
+                    if !gather.matches(&self.ram.read(p.page)[p.start..p.end]) {
+                        return Status::Miscompare;
+                    }
+                }
+            }
+            (Op::CompareAndWrite { .. }, Data::Write(segments)) => {
+                if blocks != 1 {
+                    return Status::Unsupported;
+                }
+                // A block never crosses a page, so one lock covers both steps.
+                let mut gather = Gather::new(segments);
+                for p in pieces {
+                    let mut page = self.ram.write(p.page);
+                    let block = &mut page[p.start..p.end];
+                    if !gather.matches(block) {
+                        return Status::Miscompare;
+                    }
+                    gather.take(block);
+                }
+            }
+            (Op::WriteZeroes { .. }, _) => {
+                for p in pieces {
+                    let mut page = self.ram.write(p.page);
+                    let bytes = &mut page[p.start..p.end];
+                    // Pages that were never written stay without memory of their own.
+                    if bytes.iter().any(|&b| b != 0) {
+                        bytes.fill(0);
+                    }
+                }
+            }
+            (Op::Flush, _) => {}
+            (op, data) => unreachable!("{op:?} with {data:?} is refused at submit"),
+        }
+        Status::Ok
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance::{User, buffers, conforms};
+    use super::super::{Bdev, CreateError, Data, Op, Status};
+    use super::*;
+
+    #[test]
+    fn conforms_with_512_byte_blocks() {
+        let (_arena, pool) = buffers();
+        // Not a whole number of pages.
+        conforms(Malloc::new("m", 512, 1003, None).unwrap(), &pool);
+    }
+
+    #[test]
+    fn conforms_with_4096_byte_blocks() {
+        let (_arena, pool) = buffers();
+        conforms(Malloc::new("m", 4096, 1000, None).unwrap(), &pool);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let error = Malloc::new("m", 4096, 1 << 50, None).unwrap_err();
+        assert!(matches!(&error, CreateError::Memory { name, .. } if name == "m"));
+        let error = Malloc::new("m", 1024, 1, None).unwrap_err();
+        assert!(matches!(error, CreateError::BlockSize { .. }));
+    }
+
+    #[test]
+    fn the_identity_is_the_one_given() {
+        let uuid = Uuid::from_u128(7);
+        let bdev = Malloc::new("m", 512, 1, Some(uuid)).unwrap();
+        assert_eq!(bdev.info().uuid, uuid);
+        let a = Malloc::new("a", 512, 1, None).unwrap();
+        let b = Malloc::new("b", 512, 1, None).unwrap();
+        assert_ne!(a.info().uuid, b.info().uuid);
+    }
+
+    #[test]
+    fn compares() {
+        let (_arena, pool) = buffers();
+        let bdev = Malloc::new("m", 512, 32, None).unwrap();
+        let mut user = User::new(&*bdev, &pool);
+        assert_eq!(user.write(7, &[5; 1024]), Status::Ok);
+        let mut bytes = [5; 1024];
+        let data = user.write_data(&bytes);
+        assert_eq!(user.run(Op::Compare, 7, 2, data).0, Status::Ok);
+        bytes[1023] = 6;
+        let data = user.write_data(&bytes);
+        assert_eq!(user.run(Op::Compare, 7, 2, data).0, Status::Miscompare);
+
+        let swap = Op::CompareAndWrite { fua: false };
+        let pair = |old: u8, new: u8| [[old; 512], [new; 512]].concat();
+        let data = user.write_data(&pair(4, 9));
+        assert_eq!(user.run(swap, 7, 1, data).0, Status::Miscompare);
+        assert_eq!(user.read(7, 1).unwrap(), [5; 512]);
+        let data = user.write_data(&pair(5, 9));
+        assert_eq!(user.run(swap, 7, 1, data).0, Status::Ok);
+        assert_eq!(user.read(7, 2).unwrap(), pair(9, 5));
+        let stat = user.iostat("m");
+        assert_eq!((stat.num_compare_ops, stat.num_write_ops), (3, 2));
+    }
+
+    /// Two reactors count in one block by compare-and-write: no step is lost.
+    #[test]
+    fn compare_and_write_is_one_step_for_all_threads() {
+        const STEPS: u64 = 300;
+        let bdev = Malloc::new("m", 512, 8, None).unwrap();
+        let count = || {
+            let (_arena, pool) = buffers();
+            let mut user = User::new(&*bdev, &pool);
+            for _ in 0..STEPS {
+                loop {
+                    let old = user.read(3, 1).unwrap();
+                    let mut pair = [old.clone(), old].concat();
+                    let value = u64::from_le_bytes(pair[..8].try_into().unwrap());
+                    pair[512..520].copy_from_slice(&(value + 1).to_le_bytes());
+                    let data = user.write_data(&pair);
+                    let swap = Op::CompareAndWrite { fua: false };
+                    if user.run(swap, 3, 1, data).0 == Status::Ok {
+                        break;
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(count);
+            scope.spawn(count);
+        });
+        let (_arena, pool) = buffers();
+        let block = User::new(&*bdev, &pool).read(3, 1).unwrap();
+        assert_eq!(block[..8], (2 * STEPS).to_le_bytes());
+    }
+
+    /// Two reactors write whole 4 KiB that begin at a multiple of 4 KiB, each its own byte: a read
+    /// of such a 4 KiB sees one of them.
+    #[test]
+    fn no_4_kib_are_torn_between_threads() {
+        let bdev = Malloc::new("m", 512, 64, None).unwrap();
+        let write = |value: u8| {
+            let bdev = &bdev;
+            move || {
+                let (_arena, pool) = buffers();
+                let mut user = User::new(&**bdev, &pool);
+                for turn in 0..2000 {
+                    assert_eq!(user.write(turn % 4 * 8, &[value; 8192]), Status::Ok);
+                    let read = user.read(turn % 5 * 8, 16).unwrap();
+                    for page in read.chunks(4096) {
+                        assert!(page.iter().all(|&b| b == page[0]));
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(write(1));
+            scope.spawn(write(2));
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "do not add up")]
+    fn buffers_that_do_not_add_up_are_a_bug() {
+        let (_arena, pool) = buffers();
+        let bdev = Malloc::new("m", 512, 8, None).unwrap();
+        let mut user = User::new(&*bdev, &pool);
+        let data = user.read_data(512);
+        user.run(Op::Read, 0, 2, data);
+    }
+
+    #[test]
+    #[should_panic(expected = "buffers of another kind")]
+    fn buffers_of_the_wrong_kind_are_a_bug() {
+        let (_arena, pool) = buffers();
+        let bdev = Malloc::new("m", 512, 8, None).unwrap();
+        User::new(&*bdev, &pool).run(Op::Read, 0, 1, Data::None);
+    }
+}

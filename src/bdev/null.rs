@@ -1,0 +1,106 @@
+//! A device that keeps nothing: for measuring what is above it.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::create::{CreateError, check_shape};
+use super::immediate::{Immediate, ImmediateChannel};
+use super::{Bdev, Channel, Data, Info, Op, OpenError, Status};
+
+/// Largest request in bytes.
+const MAX_BYTES: u32 = 1 << 20;
+
+/// Accepts every write and forgets it. Reads give zeros, so that nothing of what a buffer held
+/// before gets out.
+#[derive(Debug)]
+pub struct Null {
+    sink: Arc<Sink>,
+}
+
+impl Null {
+    /// Makes one of `num_blocks` blocks of `block_size` bytes (512 or 4096). Without a UUID it is
+    /// given a random one.
+    ///
+    /// # Errors
+    /// [`CreateError`]: the shape makes no device.
+    pub fn new(
+        name: &str,
+        block_size: u32,
+        num_blocks: u64,
+        uuid: Option<Uuid>,
+    ) -> Result<Arc<Self>, CreateError> {
+        check_shape(name, block_size, num_blocks)?;
+        let info = Info {
+            name: name.to_owned(),
+            product: "Null disk",
+            uuid: uuid.unwrap_or_else(Uuid::new_v4),
+            block_size,
+            blocks: num_blocks,
+            io_boundary: 0,
+            write_unit: 0,
+            max_blocks: MAX_BYTES / block_size,
+            write_cache: false,
+            deallocates: true,
+        };
+        let sink = Arc::new(Sink { info });
+        Ok(Arc::new(Self { sink }))
+    }
+}
+
+impl Bdev for Null {
+    fn info(&self) -> &Info {
+        &self.sink.info
+    }
+
+    fn open(&self) -> Result<Box<dyn Channel>, OpenError> {
+        Ok(Box::new(ImmediateChannel::new(self.sink.clone())))
+    }
+}
+
+#[derive(Debug)]
+struct Sink {
+    info: Info,
+}
+
+impl Immediate for Sink {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn execute(&self, op: Op, _lba: u64, _blocks: u32, data: &mut Data) -> Status {
+        match op {
+            Op::Read => {
+                if let Data::Read(segments) = data {
+                    segments.iter_mut().for_each(|s| s.fill(0));
+                }
+                Status::Ok
+            }
+            Op::Write { .. } | Op::Flush | Op::WriteZeroes { .. } => Status::Ok,
+            Op::Compare | Op::CompareAndWrite { .. } => Status::Unsupported,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance::{User, buffers};
+    use super::*;
+
+    #[test]
+    fn reads_leak_nothing_and_writes_leave_nothing() {
+        let (_arena, pool) = buffers();
+        let bdev = Null::new("n", 512, 1 << 40, None).unwrap();
+        let mut user = User::new(&*bdev, &pool);
+        assert_eq!(user.write(5, &[7; 1024]), Status::Ok);
+        assert_eq!(user.read(5, 2).unwrap(), [0; 1024]);
+        assert_eq!(user.run(Op::Flush, 0, 0, Data::None).0, Status::Ok);
+        assert_eq!(user.read(1 << 40, 1), Err(Status::OutOfRange));
+        let data = user.write_data(&[0; 512]);
+        let (status, _) = user.run(Op::Compare, 0, 1, data);
+        assert_eq!(status, Status::Unsupported);
+        let stat = user.iostat("n");
+        assert_eq!((stat.bytes_read, stat.bytes_written), (1024, 1024));
+        assert_eq!(stat.num_errors, 2);
+    }
+}

@@ -1,0 +1,203 @@
+//! Memory that many threads read and write at once: the medium of a RAM disk.
+
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+/// Locks of one region; a power of two. Pages that are this many pages apart share one.
+const LOCKS: usize = 1024;
+
+/// The region could not be had.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{bytes} bytes of memory: {reason}")]
+pub struct RamError {
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// What the kernel said.
+    pub reason: String,
+}
+
+/// A region of zeroed pages that costs memory only where it was touched, shared by threads a page
+/// at a time: a page that is being written is seen by nobody else, so no page is ever torn.
+#[derive(Debug)]
+pub struct Ram {
+    base: NonNull<u8>,
+    pages: usize,
+    locks: Box<[Lock]>,
+}
+
+/// One lock a cache line, so that neighbouring pages do not meet in the cache.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Lock(RwLock<()>);
+
+// SAFETY: the region is owned, and its bytes are reached only through guards of the lock that
+// covers their page.
+unsafe impl Send for Ram {}
+// SAFETY: as above.
+unsafe impl Sync for Ram {}
+
+impl Ram {
+    /// Bytes of a page, the unit of sharing.
+    pub const PAGE: usize = 4096;
+
+    /// Sets `bytes` aside, rounded up to whole pages.
+    ///
+    /// # Errors
+    /// [`RamError`] when the size is zero, or the kernel does not give as much.
+    pub fn new(bytes: u64) -> Result<Self, RamError> {
+        let error = |reason: String| RamError { bytes, reason };
+        let size = usize::try_from(bytes)
+            .ok()
+            .and_then(|b| b.checked_next_multiple_of(Self::PAGE))
+            .filter(|&b| b > 0 && isize::try_from(b).is_ok())
+            .ok_or_else(|| error("not a size that a process can map".to_owned()))?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
+        let base = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                size,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }
+        .map_err(|e| error(e.to_string()))?;
+        // Fewer faults where the kernel has transparent huge pages; no loss where it has not.
+        // SAFETY: the range is the mapping made above.
+        let _ = unsafe { madvise(base, size, Advice::LinuxHugepage) };
+        Ok(Self {
+            base: NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"),
+            pages: size / Self::PAGE,
+            locks: (0..LOCKS).map(|_| Lock::default()).collect(),
+        })
+    }
+
+    /// Number of pages.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Reads a page; writers of it wait meanwhile. Panics if there is no such page.
+    pub fn read(&self, page: usize) -> Page<'_> {
+        let bytes = self.address(page);
+        let guard = self.lock(page).read();
+        Page {
+            bytes,
+            _guard: guard.unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Writes a page; everybody else waits meanwhile. Panics if there is no such page.
+    ///
+    /// A thread that holds a guard must not ask for another: they may share a lock.
+    pub fn write(&self, page: usize) -> PageMut<'_> {
+        let bytes = self.address(page);
+        let guard = self.lock(page).write();
+        PageMut {
+            bytes,
+            _guard: guard.unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    fn lock(&self, page: usize) -> &RwLock<()> {
+        &self.locks[page % LOCKS].0
+    }
+
+    fn address(&self, page: usize) -> NonNull<u8> {
+        assert!(page < self.pages, "page {page} of {}", self.pages);
+        // SAFETY: the page was just shown to lie inside the mapping.
+        unsafe { self.base.add(page * Self::PAGE) }
+    }
+}
+
+impl Drop for Ram {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and guards borrow `self`, so nobody points into it.
+        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.pages * Self::PAGE) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
+}
+
+/// A page that nobody writes while this is held.
+#[derive(Debug)]
+pub struct Page<'a> {
+    bytes: NonNull<u8>,
+    _guard: RwLockReadGuard<'a, ()>,
+}
+
+impl Deref for Page<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `address` gave a whole page of the mapping, which the guard's borrow keeps; the
+        // kernel zeroed it; and the held lock keeps writers of this page out.
+        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), Ram::PAGE) }
+    }
+}
+
+/// A page that nobody else sees while this is held.
+#[derive(Debug)]
+pub struct PageMut<'a> {
+    bytes: NonNull<u8>,
+    _guard: RwLockWriteGuard<'a, ()>,
+}
+
+impl Deref for PageMut<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: as for `Page`.
+        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), Ram::PAGE) }
+    }
+}
+
+impl DerefMut for PageMut<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `Page`, and the lock is held for writing, so this is the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), Ram::PAGE) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_begin_as_zeros_and_keep_what_is_written() {
+        let ram = Ram::new(3 * 4096 - 1).unwrap();
+        assert_eq!(ram.pages(), 3);
+        ram.write(1).fill(7);
+        assert!(ram.read(0).iter().all(|&b| b == 0));
+        assert!(ram.read(1).iter().all(|&b| b == 7));
+        assert!(ram.read(2).iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_had_are_refused() {
+        assert!(Ram::new(0).is_err());
+        assert!(Ram::new(u64::MAX).is_err());
+        // More than the address space of any machine today.
+        assert!(Ram::new(1 << 60).is_err());
+    }
+
+    #[test]
+    fn a_page_is_never_seen_half_written() {
+        let ram = Ram::new(4096).unwrap();
+        std::thread::scope(|scope| {
+            for value in 1..=2_u8 {
+                let ram = &ram;
+                scope.spawn(move || (0..500).for_each(|_| ram.write(0).fill(value)));
+            }
+            for _ in 0..500 {
+                let page = ram.read(0);
+                assert!(page.iter().all(|&b| b == page[0]));
+            }
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "page 1 of 1")]
+    fn a_page_that_does_not_exist_is_a_bug() {
+        let _ = Ram::new(4096).unwrap().read(1);
+    }
+}
