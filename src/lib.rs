@@ -2,4 +2,5 @@
 
 pub mod bdev;
 pub mod memory;
+pub mod nvmf;
 pub mod xor;

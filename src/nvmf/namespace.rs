@@ -1,0 +1,33 @@
+//! Namespaces: which device a subsystem exports under which number and identity.
+
+use uuid::Uuid;
+
+/// What `nvmf_subsystem_add_ns` sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceOptions {
+    /// The device.
+    pub bdev_name: String,
+    /// Its number, from 1; absent for the lowest free one.
+    pub nsid: Option<u32>,
+    /// Identity of 16 bytes; absent for the device's UUID.
+    pub nguid: Option<[u8; 16]>,
+    /// Identity of 8 bytes; absent for none.
+    pub eui64: Option<[u8; 8]>,
+    /// Identity as a UUID; absent for the device's.
+    pub uuid: Option<Uuid>,
+}
+
+/// A namespace as `nvmf_get_subsystems` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceInfo {
+    /// Its number.
+    pub nsid: u32,
+    /// The device.
+    pub bdev_name: String,
+    /// Globally unique identifier.
+    pub nguid: [u8; 16],
+    /// Extended unique identifier, where there is one.
+    pub eui64: Option<[u8; 8]>,
+    /// UUID.
+    pub uuid: Uuid,
+}

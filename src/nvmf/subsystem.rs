@@ -1,0 +1,150 @@
+//! Subsystems: a name, the hosts that may use it, where it listens and what it exports.
+
+use super::address::ListenAddress;
+use super::error::TargetError;
+use super::namespace::NamespaceInfo;
+
+/// What `nvmf_create_subsystem` sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemOptions {
+    /// Its qualified name, at most 223 bytes.
+    pub nqn: String,
+    /// Serial number: at most 20 printable ASCII characters.
+    pub serial_number: String,
+    /// Model number: at most 40 printable ASCII characters.
+    pub model_number: String,
+    /// Highest namespace number, 1 to 1024; 0 means the default of 32.
+    pub max_namespaces: u32,
+    /// Every host may connect.
+    pub allow_any_host: bool,
+    /// Lowest controller identifier, from 1.
+    pub min_cntlid: u16,
+    /// Highest controller identifier, to FFEFh.
+    pub max_cntlid: u16,
+    /// Whether the same host may hold several associations over the same path. If not, the default,
+    /// a new admin Connect takes over from the older association.
+    pub allow_duplicate_associations: bool,
+}
+
+/// Namespaces of a subsystem that asked for the default.
+pub const DEFAULT_MAX_NAMESPACES: u32 = 32;
+
+impl SubsystemOptions {
+    /// The defaults, for a subsystem of this name.
+    pub fn new(nqn: impl Into<String>) -> Self {
+        Self {
+            nqn: nqn.into(),
+            serial_number: "00000000000000000000".into(),
+            model_number: "Stripewise".into(),
+            max_namespaces: DEFAULT_MAX_NAMESPACES,
+            allow_any_host: false,
+            min_cntlid: 1,
+            max_cntlid: 0xffef,
+            allow_duplicate_associations: false,
+        }
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`TargetError::Invalid`], naming the option.
+    pub fn validate(&self) -> Result<(), TargetError> {
+        let invalid = |what: String| Err(TargetError::Invalid(what));
+        for (name, text, most) in [
+            ("serial_number", &self.serial_number, 20),
+            ("model_number", &self.model_number, 40),
+        ] {
+            if text.len() > most || !text.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+                return invalid(format!(
+                    "{name} {text:?} must be at most {most} printable ASCII characters"
+                ));
+            }
+        }
+        if self.max_namespaces > 1024 {
+            return invalid(format!(
+                "max_namespaces is {}; it must be 1 to 1024",
+                self.max_namespaces
+            ));
+        }
+        if self.min_cntlid == 0 || self.max_cntlid > 0xffef || self.min_cntlid > self.max_cntlid {
+            return invalid(format!(
+                "min_cntlid {} and max_cntlid {} must be 1 to 65519 and in order",
+                self.min_cntlid, self.max_cntlid
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What a subsystem is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubsystemKind {
+    /// Tells hosts where the others are.
+    Discovery,
+    /// Exports namespaces.
+    Nvme,
+}
+
+impl SubsystemKind {
+    /// The word that the RPC shows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Discovery => "Discovery",
+            Self::Nvme => "NVMe",
+        }
+    }
+}
+
+/// A subsystem as `nvmf_get_subsystems` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemInfo {
+    /// What it is for; the fields from `serial_number` on mean nothing for discovery.
+    pub kind: SubsystemKind,
+    /// Its options. `max_namespaces` is never 0 here; `allow_any_host` is the present state.
+    pub options: SubsystemOptions,
+    /// Where it listens; a port chosen by the kernel is shown as it came out.
+    pub listen_addresses: Vec<ListenAddress>,
+    /// Hosts on its allow-list, by NQN.
+    pub hosts: Vec<String>,
+    /// What it exports, by number.
+    pub namespaces: Vec<NamespaceInfo>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_bad_values_are_named() {
+        let good = SubsystemOptions::new("nqn.2026-11.io.example:a");
+        good.validate().unwrap();
+        let mut bad = good.clone();
+        bad.serial_number = "x".repeat(21);
+        assert!(
+            bad.validate()
+                .unwrap_err()
+                .to_string()
+                .contains("serial_number")
+        );
+        let mut bad = good.clone();
+        bad.model_number = "\u{fc}".into();
+        assert!(
+            bad.validate()
+                .unwrap_err()
+                .to_string()
+                .contains("model_number")
+        );
+        let mut bad = good.clone();
+        bad.max_namespaces = 1025;
+        assert!(
+            bad.validate()
+                .unwrap_err()
+                .to_string()
+                .contains("max_namespaces")
+        );
+        let mut bad = good;
+        bad.min_cntlid = 9;
+        bad.max_cntlid = 8;
+        assert!(bad.validate().unwrap_err().to_string().contains("cntlid"));
+    }
+}
