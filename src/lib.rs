@@ -1,6 +1,7 @@
 //! Stripewise: a polled-mode RAID5 storage target.
 
 pub mod bdev;
+pub mod loadgen;
 pub mod memory;
 pub mod nvmf;
 pub mod xor;
