@@ -12,17 +12,22 @@
 
 mod create;
 mod cursor;
+mod delay;
+mod error;
 mod immediate;
 mod iostat;
 mod malloc;
 mod null;
 mod registry;
 mod request;
+mod slots;
 
 #[cfg(test)]
 mod conformance;
 
 pub use create::CreateError;
+pub use delay::Delay;
+pub use error::{ErrorBdev, Fault, InjectError, Injection, IoType};
 pub use iostat::IoStat;
 pub use malloc::Malloc;
 pub use null::Null;
