@@ -3,5 +3,6 @@
 pub mod bdev;
 pub mod loadgen;
 pub mod memory;
+pub mod nvme;
 pub mod nvmf;
 pub mod xor;

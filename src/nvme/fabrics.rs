@@ -1,0 +1,583 @@
+//! Fabrics commands: Connect, Disconnect, Property Get and Set, authentication (Base 6).
+
+use zerocopy::little_endian::U16;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::NQN_FIELD_SIZE;
+use super::command::Command;
+use super::nqn::{Nqn, NqnError};
+use super::opcode::{DataDirection, FABRICS, FabricsType};
+use super::property::PropertySize;
+use super::status::Status;
+use super::text::nul_terminated;
+
+/// The controller identifier with which a host asks for any controller of a dynamic subsystem.
+pub const CNTLID_DYNAMIC: u16 = 0xffff;
+
+/// The controller identifier with which a host asks for any controller of a static subsystem.
+pub const CNTLID_STATIC_ANY: u16 = 0xfffe;
+
+/// The largest identifier that a controller may have; FFF0h to FFFFh are reserved.
+pub const CNTLID_MAX: u16 = 0xffef;
+
+/// Connect (Base 6.3): the dwords; what they mean together with the data is the controller's to judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Connect {
+    /// Record format, 0.
+    pub recfmt: u16,
+    /// Queue identifier, 0 for the admin queue.
+    pub qid: u16,
+    /// SQSIZE: entries of the submission queue, 0's based; 0 is not allowed.
+    pub sqsize: u16,
+    /// CATTR bits 1:0, priority class.
+    pub priority: u8,
+    /// CATTR bit 2: the host disables submission queue flow control, so that SQHD need not be kept.
+    pub disable_sq_flow_control: bool,
+    /// CATTR bit 3: the host may delete single I/O queues with Disconnect.
+    pub io_queue_deletion: bool,
+    /// KATO: keep alive timeout in milliseconds, 0 for none.
+    pub kato_ms: u32,
+}
+
+impl Connect {
+    /// Entries of the submission queue.
+    #[must_use]
+    pub fn queue_entries(&self) -> u32 {
+        u32::from(self.sqsize) + 1
+    }
+}
+
+/// Authentication Send or Receive (Base 6.1, 6.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Authentication {
+    /// Security protocol, E9h for NVMe.
+    pub protocol: u8,
+    /// Protocol specific, 1 for NVMe in-band authentication.
+    pub specific0: u8,
+    /// Protocol specific, 1 for NVMe in-band authentication.
+    pub specific1: u8,
+    /// Bytes to transfer: TL or AL.
+    pub len: u32,
+}
+
+/// One fabrics command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FabricsCommand {
+    /// Make a queue, and with queue 0 an association.
+    Connect(Connect),
+    /// Delete the I/O queue that carries the command.
+    Disconnect {
+        /// Record format, 0.
+        recfmt: u16,
+    },
+    /// Read a property.
+    PropertyGet {
+        /// Bytes to read.
+        size: PropertySize,
+        /// Offset of the property: a [`super::property::Property`] where it is known.
+        offset: u32,
+    },
+    /// Write a property.
+    PropertySet {
+        /// Bytes to write.
+        size: PropertySize,
+        /// Offset of the property: a [`super::property::Property`] where it is known.
+        offset: u32,
+        /// The value; the upper half is 0 for 4 bytes.
+        value: u64,
+    },
+    /// Carry an authentication message to the controller.
+    AuthenticationSend(Authentication),
+    /// Fetch an authentication message from the controller.
+    AuthenticationReceive(Authentication),
+}
+
+const DISABLE_SQ_FLOW_CONTROL: u32 = 1 << 2;
+const IO_QUEUE_DELETION: u32 = 1 << 3;
+
+impl FabricsCommand {
+    /// Reads a queue entry with opcode 7Fh.
+    ///
+    /// # Errors
+    /// Both with Do Not Retry: [`Status::INVALID_OPCODE`] for another opcode,
+    /// [`Status::INVALID_FIELD`] for an unknown FCTYPE or a property size that does not exist.
+    pub fn parse(command: &Command) -> Result<Self, Status> {
+        if !command.is_fabrics() {
+            return Err(Status::INVALID_OPCODE.with_do_not_retry());
+        }
+        let kind = command
+            .fabrics_type()
+            .ok_or(Status::INVALID_FIELD.with_do_not_retry())?;
+        let dword10 = command.cdw10.get();
+        let dword11 = command.cdw11.get();
+        let size = || PropertySize::from_attrib((dword10 & 0xff) as u8);
+        let authentication = Authentication {
+            protocol: (dword10 >> 24) as u8,
+            specific0: ((dword10 >> 8) & 0xff) as u8,
+            specific1: ((dword10 >> 16) & 0xff) as u8,
+            len: dword11,
+        };
+        Ok(match kind {
+            FabricsType::Connect => {
+                let attributes = dword11 >> 16;
+                Self::Connect(Connect {
+                    recfmt: (dword10 & 0xffff) as u16,
+                    qid: (dword10 >> 16) as u16,
+                    sqsize: (dword11 & 0xffff) as u16,
+                    priority: (attributes & 0b11) as u8,
+                    disable_sq_flow_control: attributes & DISABLE_SQ_FLOW_CONTROL != 0,
+                    io_queue_deletion: attributes & IO_QUEUE_DELETION != 0,
+                    kato_ms: command.cdw12.get(),
+                })
+            }
+            FabricsType::Disconnect => Self::Disconnect {
+                recfmt: (dword10 & 0xffff) as u16,
+            },
+            FabricsType::PropertyGet => Self::PropertyGet {
+                size: size()?,
+                offset: dword11,
+            },
+            FabricsType::PropertySet => {
+                let size = size()?;
+                let value = match size {
+                    PropertySize::Four => u64::from(command.cdw12.get()),
+                    PropertySize::Eight => {
+                        u64::from(command.cdw13.get()) << 32 | u64::from(command.cdw12.get())
+                    }
+                };
+                Self::PropertySet {
+                    size,
+                    offset: dword11,
+                    value,
+                }
+            }
+            FabricsType::AuthenticationSend => Self::AuthenticationSend(authentication),
+            FabricsType::AuthenticationReceive => Self::AuthenticationReceive(authentication),
+        })
+    }
+
+    /// FCTYPE of the command.
+    #[must_use]
+    pub fn kind(&self) -> FabricsType {
+        match self {
+            Self::Connect(_) => FabricsType::Connect,
+            Self::Disconnect { .. } => FabricsType::Disconnect,
+            Self::PropertyGet { .. } => FabricsType::PropertyGet,
+            Self::PropertySet { .. } => FabricsType::PropertySet,
+            Self::AuthenticationSend(_) => FabricsType::AuthenticationSend,
+            Self::AuthenticationReceive(_) => FabricsType::AuthenticationReceive,
+        }
+    }
+
+    /// Which way data flows.
+    #[must_use]
+    pub fn direction(&self) -> DataDirection {
+        DataDirection::of(self.kind().code())
+    }
+
+    /// The queue entry of the command, without command identifier and data pointer.
+    #[must_use]
+    pub fn to_command(&self) -> Command {
+        let mut command = Command::new(FABRICS, u32::from(self.kind().code()));
+        match self {
+            Self::Connect(connect) => {
+                command.cdw10 = (u32::from(connect.qid) << 16 | u32::from(connect.recfmt)).into();
+                let mut attributes = u32::from(connect.priority & 0b11);
+                if connect.disable_sq_flow_control {
+                    attributes |= DISABLE_SQ_FLOW_CONTROL;
+                }
+                if connect.io_queue_deletion {
+                    attributes |= IO_QUEUE_DELETION;
+                }
+                command.cdw11 = (attributes << 16 | u32::from(connect.sqsize)).into();
+                command.cdw12 = connect.kato_ms.into();
+            }
+            Self::Disconnect { recfmt } => command.cdw10 = u32::from(*recfmt).into(),
+            Self::PropertyGet { size, offset } => {
+                command.cdw10 = u32::from(size.attrib()).into();
+                command.cdw11 = (*offset).into();
+            }
+            Self::PropertySet {
+                size,
+                offset,
+                value,
+            } => {
+                command.cdw10 = u32::from(size.attrib()).into();
+                command.cdw11 = (*offset).into();
+                command.cdw12 = ((value & 0xffff_ffff) as u32).into();
+                if *size == PropertySize::Eight {
+                    command.cdw13 = ((value >> 32) as u32).into();
+                }
+            }
+            Self::AuthenticationSend(auth) | Self::AuthenticationReceive(auth) => {
+                command.cdw10 = (u32::from(auth.protocol) << 24
+                    | u32::from(auth.specific1) << 16
+                    | u32::from(auth.specific0) << 8)
+                    .into();
+                command.cdw11 = auth.len.into();
+            }
+        }
+        command
+    }
+}
+
+/// The data of Connect, 1024 bytes (Base 6.3).
+#[derive(
+    FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, PartialEq, Eq,
+)]
+#[repr(C)]
+pub struct ConnectData {
+    /// HOSTID: 128-bit host identifier.
+    pub hostid: [u8; 16],
+    /// CNTLID: FFFFh for the admin queue of a dynamic controller, otherwise the controller to use.
+    pub cntlid: U16,
+    /// Reserved.
+    pub reserved18: [u8; 238],
+    /// SUBNQN: the subsystem, NUL-terminated.
+    pub subnqn: [u8; NQN_FIELD_SIZE],
+    /// HOSTNQN: the host, NUL-terminated.
+    pub hostnqn: [u8; NQN_FIELD_SIZE],
+    /// Reserved.
+    pub reserved768: [u8; 256],
+}
+
+layout!(ConnectData, 1024 bytes, {
+    hostid at 0, cntlid at 16, reserved18 at 18, subnqn at 256, hostnqn at 512, reserved768 at 768,
+});
+
+impl ConnectData {
+    /// The data with which `host` connects to `subsystem`.
+    #[must_use]
+    pub fn new(hostid: [u8; 16], cntlid: u16, subsystem: &Nqn, host: &Nqn) -> Self {
+        Self {
+            hostid,
+            cntlid: cntlid.into(),
+            subnqn: subsystem.to_field(),
+            hostnqn: host.to_field(),
+            ..Self::new_zeroed()
+        }
+    }
+
+    /// The subsystem that the host asks for.
+    ///
+    /// # Errors
+    /// Where the field is not a qualified name.
+    pub fn subsystem(&self) -> Result<Nqn, NqnError> {
+        Nqn::from_field(&self.subnqn)
+    }
+
+    /// The host that asks.
+    ///
+    /// # Errors
+    /// Where the field is not a qualified name.
+    pub fn host(&self) -> Result<Nqn, NqnError> {
+        Nqn::from_field(&self.hostnqn)
+    }
+
+    /// The text of SUBNQN as it came, well-formed name or not; `None` without a closing NUL or if not UTF-8.
+    #[must_use]
+    pub fn subsystem_text(&self) -> Option<&str> {
+        nul_terminated(&self.subnqn)
+    }
+
+    /// The text of HOSTNQN as it came, well-formed name or not; `None` without a closing NUL or if not UTF-8.
+    #[must_use]
+    pub fn host_text(&self) -> Option<&str> {
+        nul_terminated(&self.hostnqn)
+    }
+}
+
+/// The field of a Connect that was not acceptable; the completion with
+/// [`Status::CONNECT_INVALID_PARAMETERS`] says it in dword 0 (IPO and IATTR, Base 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectParameter {
+    /// Record format, in the command.
+    RecordFormat,
+    /// Queue identifier, in the command.
+    QueueId,
+    /// Submission queue size, in the command.
+    QueueSize,
+    /// Connect attributes, in the command.
+    Attributes,
+    /// Keep alive timeout, in the command.
+    KeepAliveTimeout,
+    /// Host identifier, in the data.
+    HostId,
+    /// Controller identifier, in the data.
+    ControllerId,
+    /// Subsystem name, in the data.
+    SubsystemNqn,
+    /// Host name, in the data.
+    HostNqn,
+}
+
+impl ConnectParameter {
+    /// Every parameter.
+    pub const ALL: [Self; 9] = [
+        Self::RecordFormat,
+        Self::QueueId,
+        Self::QueueSize,
+        Self::Attributes,
+        Self::KeepAliveTimeout,
+        Self::HostId,
+        Self::ControllerId,
+        Self::SubsystemNqn,
+        Self::HostNqn,
+    ];
+
+    const IN_DATA: u32 = 1 << 16;
+
+    /// Dword 0 of the completion: byte offset of the field in bits 15:0, bit 16 set where it is in the data.
+    #[must_use]
+    pub const fn result(self) -> u32 {
+        match self {
+            Self::RecordFormat => 40,
+            Self::QueueId => 42,
+            Self::QueueSize => 44,
+            Self::Attributes => 46,
+            Self::KeepAliveTimeout => 48,
+            Self::HostId => Self::IN_DATA,
+            Self::ControllerId => Self::IN_DATA | 16,
+            Self::SubsystemNqn => Self::IN_DATA | 256,
+            Self::HostNqn => Self::IN_DATA | 512,
+        }
+    }
+
+    /// Reads dword 0 of the completion; `None` where it points into the middle of nothing known.
+    #[must_use]
+    pub fn from_result(result: u32) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|parameter| parameter.result() == result & 0x00ff_ffff)
+    }
+
+    /// The name of the field in the specification.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RecordFormat => "RECFMT",
+            Self::QueueId => "QID",
+            Self::QueueSize => "SQSIZE",
+            Self::Attributes => "CATTR",
+            Self::KeepAliveTimeout => "KATO",
+            Self::HostId => "HOSTID",
+            Self::ControllerId => "CNTLID",
+            Self::SubsystemNqn => "SUBNQN",
+            Self::HostNqn => "HOSTNQN",
+        }
+    }
+}
+
+impl core::fmt::Display for ConnectParameter {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// Dword 0 of a successful Connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectResult {
+    /// The controller that the queue belongs to.
+    pub cntlid: u16,
+    /// ATR: the host must authenticate before any other command.
+    pub authentication_required: bool,
+    /// ASCR: authentication must end in a secure channel.
+    pub secure_channel_required: bool,
+}
+
+impl ConnectResult {
+    /// The dword.
+    #[must_use]
+    pub const fn dword(self) -> u32 {
+        self.cntlid as u32
+            | (self.authentication_required as u32) << 17
+            | (self.secure_channel_required as u32) << 18
+    }
+
+    /// Reads the dword.
+    #[must_use]
+    pub const fn from_dword(dword: u32) -> Self {
+        Self {
+            cntlid: dword as u16,
+            authentication_required: dword >> 17 & 1 != 0,
+            secure_channel_required: dword >> 18 & 1 != 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A queue entry with the given bytes at their offsets.
+    fn entry(bytes: &[(usize, u8)]) -> Command {
+        let mut raw = [0; 64];
+        raw[0] = 0x7f;
+        raw[1] = 0x40;
+        for &(offset, byte) in bytes {
+            raw[offset] = byte;
+        }
+        Command::read_from_bytes(&raw).expect("64 bytes")
+    }
+
+    #[test]
+    fn connect_fields_are_at_the_bytes_of_the_specification() {
+        let command = entry(&[
+            (4, 0x01),
+            (42, 0x02),
+            (44, 0x7f),
+            (46, 0x05),
+            (48, 0x98),
+            (49, 0x3a),
+        ]);
+        assert_eq!(
+            FabricsCommand::parse(&command),
+            Ok(FabricsCommand::Connect(Connect {
+                recfmt: 0,
+                qid: 2,
+                sqsize: 127,
+                priority: 1,
+                disable_sq_flow_control: true,
+                io_queue_deletion: false,
+                kato_ms: 15_000,
+            }))
+        );
+    }
+
+    #[test]
+    fn property_commands_are_at_the_bytes_of_the_specification() {
+        let get = entry(&[(4, 0x04), (40, 0x01), (44, 0x00)]);
+        assert_eq!(
+            FabricsCommand::parse(&get),
+            Ok(FabricsCommand::PropertyGet {
+                size: PropertySize::Eight,
+                offset: 0
+            })
+        );
+        // The upper dword is reserved for a 4-byte property.
+        let set = entry(&[(4, 0x00), (44, 0x14), (48, 0x01), (50, 0x46), (52, 0xee)]);
+        assert_eq!(
+            FabricsCommand::parse(&set),
+            Ok(FabricsCommand::PropertySet {
+                size: PropertySize::Four,
+                offset: 0x14,
+                value: 0x0046_0001
+            })
+        );
+        let size = entry(&[(4, 0x04), (40, 0x03)]);
+        assert_eq!(
+            FabricsCommand::parse(&size),
+            Err(Status::INVALID_FIELD.with_do_not_retry())
+        );
+    }
+
+    #[test]
+    fn authentication_fields_are_at_the_bytes_of_the_specification() {
+        let send = entry(&[(4, 0x05), (41, 0x01), (42, 0x02), (43, 0xe9), (45, 0x01)]);
+        assert_eq!(
+            FabricsCommand::parse(&send),
+            Ok(FabricsCommand::AuthenticationSend(Authentication {
+                protocol: 0xe9,
+                specific0: 1,
+                specific1: 2,
+                len: 256
+            }))
+        );
+    }
+
+    #[test]
+    fn unknown_types_and_other_opcodes_are_refused() {
+        assert_eq!(
+            FabricsCommand::parse(&entry(&[(4, 0x02)])),
+            Err(Status::INVALID_FIELD.with_do_not_retry())
+        );
+        assert_eq!(
+            FabricsCommand::parse(&Command::new(0x06, 1)),
+            Err(Status::INVALID_OPCODE.with_do_not_retry())
+        );
+    }
+
+    #[test]
+    fn what_is_built_is_read_back() {
+        let auth = Authentication {
+            protocol: 0xe9,
+            specific0: 1,
+            specific1: 1,
+            len: 80,
+        };
+        for command in [
+            FabricsCommand::Connect(Connect {
+                qid: 3,
+                sqsize: 0xffff,
+                priority: 3,
+                io_queue_deletion: true,
+                kato_ms: u32::MAX,
+                ..Connect::default()
+            }),
+            FabricsCommand::Disconnect { recfmt: 0 },
+            FabricsCommand::PropertyGet {
+                size: PropertySize::Four,
+                offset: 0x1c,
+            },
+            FabricsCommand::PropertySet {
+                size: PropertySize::Eight,
+                offset: 0x28,
+                value: u64::MAX - 1,
+            },
+            FabricsCommand::AuthenticationSend(auth),
+            FabricsCommand::AuthenticationReceive(auth),
+        ] {
+            assert_eq!(FabricsCommand::parse(&command.to_command()), Ok(command));
+        }
+        assert_eq!(
+            Connect {
+                sqsize: 0xffff,
+                ..Connect::default()
+            }
+            .queue_entries(),
+            65_536
+        );
+    }
+
+    #[test]
+    fn refused_parameters_are_named_by_offset_and_place() {
+        assert_eq!(ConnectParameter::QueueSize.result(), 44);
+        assert_eq!(ConnectParameter::SubsystemNqn.result(), 0x0001_0100);
+        for parameter in ConnectParameter::ALL {
+            assert_eq!(
+                ConnectParameter::from_result(parameter.result()),
+                Some(parameter)
+            );
+        }
+        assert_eq!(ConnectParameter::from_result(1), None);
+    }
+
+    #[test]
+    fn connect_data_holds_both_names() {
+        let subsystem: Nqn = "nqn.2026-11.io.stripewise:demo".parse().expect("a name");
+        let host: Nqn = "nqn.2014-08.org.nvmexpress:uuid:5c2d1a3e-0a56-4a5b-9d5f-0123456789ab"
+            .parse()
+            .expect("a name");
+        let data = ConnectData::new([7; 16], CNTLID_DYNAMIC, &subsystem, &host);
+        let bytes = data.as_bytes();
+        assert_eq!(bytes[16..18], [0xff, 0xff]);
+        assert_eq!(&bytes[256..260], b"nqn.");
+        assert_eq!(data.subsystem(), Ok(subsystem));
+        assert_eq!(data.host(), Ok(host));
+        let mut unterminated = data;
+        unterminated.subnqn = [b'n'; 256];
+        assert!(unterminated.subsystem().is_err());
+        assert_eq!(unterminated.subsystem_text(), None);
+    }
+
+    #[test]
+    fn the_result_of_connect_carries_the_controller() {
+        let result = ConnectResult {
+            cntlid: 5,
+            authentication_required: true,
+            secure_channel_required: false,
+        };
+        assert_eq!(result.dword(), 0x0002_0005);
+        assert_eq!(ConnectResult::from_dword(0x0002_0005), result);
+    }
+}
