@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What every script here asks of the machine: a cache folder and Debian packages.
 # Sourced, never run.
 

@@ -1,3 +1,4 @@
+#!/bin/sh
 # A copy-on-write file system with checksums of its own: synchronous writes,
 # shared extents, and a scrub that reads and verifies every block.
 . "$(dirname "$0")/lib.sh"

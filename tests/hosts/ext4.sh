@@ -1,3 +1,4 @@
+#!/bin/sh
 # A file system that lives through a disconnect: many files with checksums, then
 # a second life with deletions and new files.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+#!/bin/sh
 # Data integrity over all transfer sizes, random and in order, without and with
 # digests: fio writes blocks with checksums and reads them all back.
 . "$(dirname "$0")/lib.sh"

@@ -1,3 +1,4 @@
+#!/bin/sh
 # Discovery, connect, and every command that a host's tools send outside of I/O.
 . "$(dirname "$0")/lib.sh"
 

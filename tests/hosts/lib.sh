@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What the guest scripts share: checks that count, the NVMe connection, and the
 # hand-shake with the machine outside. Sourced by plain sh (dash and busybox).
 #

@@ -1,3 +1,4 @@
+#!/bin/sh
 # A member goes and comes back while the host works on the volume. Then another
 # member goes, so that what the rebuild wrote must be right for reads to be right.
 #

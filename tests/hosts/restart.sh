@@ -1,3 +1,4 @@
+#!/bin/sh
 # The target is killed without warning and started again while the host works.
 # The host retries; no acknowledged write may be lost and no error may surface.
 #

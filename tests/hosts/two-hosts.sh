@@ -1,3 +1,4 @@
+#!/bin/sh
 # One of two hosts that work on the volume at the same time, each on its own half
 # of one region, down to neighbouring stripes.
 #
