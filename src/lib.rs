@@ -5,4 +5,5 @@ pub mod loadgen;
 pub mod memory;
 pub mod nvme;
 pub mod nvmf;
+pub mod reactor;
 pub mod xor;
