@@ -14,6 +14,7 @@
 //! | [`admin`], [`io`], [`dsm`], [`fabrics`] | typed reading and building of each kind of command |
 //! | [`identify`], [`log_page`], [`feature`], [`event`], [`property`] | what a controller says about itself |
 //! | [`nqn`] | qualified names |
+//! | [`tcp`] | the PDUs of NVMe/TCP, their digests and their framing |
 #![forbid(unsafe_code)]
 
 #[macro_use]
@@ -34,6 +35,7 @@ pub mod opcode;
 pub mod property;
 pub mod sgl;
 pub mod status;
+pub mod tcp;
 mod text;
 
 pub use command::{Command, DataTransfer, Fuse};
