@@ -37,9 +37,12 @@ check "changed namespaces log" nvme changed-ns-list-log "$char"
 for feature in 0x01 0x02 0x04 0x05 0x07 0x0a 0x0b 0x0f; do
     check "get feature $feature" says "Current value" nvme get-feature "$char" --feature-id=$feature
 done
+# One by one, for `nvme show-regs` of Debian 12 prints rubbish over fabrics, against
+# the kernel's own target too.
+check "controller property: capabilities" says 'value: *[1-9a-f]' nvme get-property "$char" --offset=0x00
 check "controller property: version" says 'value: *0*[12]0[0-9]00$' nvme get-property "$char" --offset=0x08
+check "controller property: enabled" says 'value: *[0-9a-f]*[13579bdf]$' nvme get-property "$char" --offset=0x14
 check "controller property: status is ready" says 'value: *0*1$' nvme get-property "$char" --offset=0x1c
-check "show-regs" nvme show-regs "$char"
 
 # Data commands through the passthrough path, on blocks of our own choosing.
 here=/run/tmp/here back=/run/tmp/back
