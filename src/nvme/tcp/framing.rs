@@ -42,121 +42,12 @@ use core::marker::PhantomData;
 use zerocopy::FromBytes;
 
 use super::DIGEST_SIZE;
-use super::capsule::{CapsuleCmd, CapsuleResp};
-use super::data::{C2hData, H2cData, R2t};
 use super::digest::{Crc32c, crc32c};
+use super::direction::Direction;
 use super::error::PduError;
-use super::init::{IcReq, IcResp};
-use super::pdu::{
-    COMMON_HEADER_SIZE, CommonHeader, EncodedHeader, PduFormat, PduType, Sender, flags,
-};
-use super::term::{self, TermReq};
-
-/// A PDU that a host sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostPdu {
-    /// The first of a connection.
-    IcReq(IcReq),
-    /// A command; its payload is the in-capsule data.
-    CapsuleCmd(CapsuleCmd),
-    /// Data of a command.
-    H2cData(H2cData),
-    /// The host ends the connection.
-    TermReq(TermReq),
-}
-
-/// A PDU that a controller sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ControllerPdu {
-    /// The first of a connection.
-    IcResp(IcResp),
-    /// A completion.
-    CapsuleResp(CapsuleResp),
-    /// Data of a command.
-    C2hData(C2hData),
-    /// A request for data.
-    R2t(R2t),
-    /// The controller ends the connection.
-    TermReq(TermReq),
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// One direction of a connection: [`FromHost`] or [`FromController`].
-pub trait Direction: sealed::Sealed {
-    /// The PDUs of this direction.
-    type Pdu: core::fmt::Debug + Clone + Copy + PartialEq + Eq;
-
-    /// Who sends them.
-    const SENDER: Sender;
-
-    /// Reads a header that is complete and whose common fields are right.
-    #[doc(hidden)]
-    fn parse(kind: PduType, header: &[u8], payload: u32) -> Result<Self::Pdu, PduError>;
-}
-
-/// From a host to a controller: what a target receives.
-#[derive(Debug)]
-pub enum FromHost {}
-
-/// From a controller to a host: what an initiator receives.
-#[derive(Debug)]
-pub enum FromController {}
-
-impl sealed::Sealed for FromHost {}
-impl sealed::Sealed for FromController {}
-
-impl Direction for FromHost {
-    type Pdu = HostPdu;
-
-    const SENDER: Sender = Sender::Host;
-
-    fn parse(kind: PduType, header: &[u8], payload: u32) -> Result<HostPdu, PduError> {
-        match kind {
-            PduType::IcReq => IcReq::parse(header).map(HostPdu::IcReq),
-            PduType::CapsuleCmd => Ok(HostPdu::CapsuleCmd(CapsuleCmd::parse(header))),
-            PduType::H2cData => H2cData::parse(header, payload).map(HostPdu::H2cData),
-            PduType::H2cTermReq => Ok(HostPdu::TermReq(TermReq::parse(header))),
-            other => Err(PduError::Type {
-                code: other.code(),
-                sender: Self::SENDER,
-            }),
-        }
-    }
-}
-
-impl Direction for FromController {
-    type Pdu = ControllerPdu;
-
-    const SENDER: Sender = Sender::Controller;
-
-    fn parse(kind: PduType, header: &[u8], payload: u32) -> Result<ControllerPdu, PduError> {
-        match kind {
-            PduType::IcResp => IcResp::parse(header).map(ControllerPdu::IcResp),
-            PduType::CapsuleResp => Ok(ControllerPdu::CapsuleResp(CapsuleResp::parse(header))),
-            PduType::C2hData => C2hData::parse(header, payload).map(ControllerPdu::C2hData),
-            PduType::R2t => R2t::parse(header).map(ControllerPdu::R2t),
-            PduType::C2hTermReq => Ok(ControllerPdu::TermReq(TermReq::parse(header))),
-            other => Err(PduError::Type {
-                code: other.code(),
-                sender: Self::SENDER,
-            }),
-        }
-    }
-}
-
-/// What a receiver holds its peer to, once the connection is initialized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// Digests and alignment agreed on for this direction.
-    pub format: PduFormat,
-    /// Most bytes of data in a CapsuleCmd; of no meaning to a host.
-    pub max_capsule_data: u32,
-    /// Most bytes of data in an H2CData (MAXH2CDATA) or a C2HData.
-    pub max_data: u32,
-}
+use super::pdu::{COMMON_HEADER_SIZE, CommonHeader, EncodedHeader, PduType, Sender};
+use super::rules::{Rules, Shape, check_common};
+use super::term::FatalError;
 
 /// What the next bytes of the stream are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,19 +96,6 @@ pub enum PayloadEnd {
         /// The digest of the payload received.
         computed: u32,
     },
-}
-
-/// What the common header of a PDU says about the rest of it.
-#[derive(Debug, Clone, Copy)]
-struct Shape {
-    kind: PduType,
-    /// Bytes of header and header digest.
-    header: u8,
-    header_digest: bool,
-    /// Bytes between the header (and its digest) and the payload.
-    pad: u8,
-    payload: u32,
-    data_digest: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -320,7 +198,7 @@ impl<D: Direction> Decoder<D> {
 
     /// The termination request with which the receiver answers a fatal error of the current or last PDU.
     #[must_use]
-    pub fn term_req(&self, reason: term::FatalError) -> EncodedHeader {
+    pub fn term_req(&self, reason: FatalError) -> EncodedHeader {
         let receiver = match D::SENDER {
             Sender::Host => Sender::Controller,
             Sender::Controller => Sender::Host,
@@ -497,127 +375,5 @@ impl<D: Direction> Default for Decoder<D> {
     }
 }
 
-/// Checks a common header, lowest field first.
-fn check_common(
-    common: &CommonHeader,
-    sender: Sender,
-    rules: Option<&Rules>,
-) -> Result<Shape, PduError> {
-    let kind = PduType::from_code(common.pdu_type)
-        .filter(|kind| kind.sender() == sender)
-        .ok_or(PduError::Type {
-            code: common.pdu_type,
-            sender,
-        })?;
-    let plen = common.plen.get();
-    if kind.is_term() {
-        return check_term(kind, common.hlen, plen);
-    }
-    let rules = match (kind.is_init(), rules) {
-        (true, None) => Rules {
-            format: PduFormat::default(),
-            max_capsule_data: 0,
-            max_data: 0,
-        },
-        (false, Some(rules)) => *rules,
-        (true, Some(_)) | (false, None) => return Err(PduError::Sequence { pdu: kind }),
-    };
-    let format = rules.format;
-    let expected = kind.header_len();
-    let header_digest = common.flags & flags::HEADER_DIGEST != 0;
-    let data_digest = common.flags & flags::DATA_DIGEST != 0;
-    let header = if header_digest {
-        expected + DIGEST_SIZE as u8
-    } else {
-        expected
-    };
-    // A PDU that could have data has some when there is anything behind its header. The digest flag of
-    // one that has none means nothing and is let pass; without its digest, data is not.
-    let has_data = kind.carries_data() && plen > u32::from(header);
-    if common.flags & !kind.allowed_flags() != 0
-        || header_digest != format.header_digest
-        || (data_digest && !format.data_digest)
-        || (has_data && data_digest != format.data_digest)
-    {
-        return Err(PduError::Flags {
-            pdu: kind,
-            flags: common.flags,
-        });
-    }
-    if common.hlen != expected {
-        return Err(PduError::HeaderLength {
-            pdu: kind,
-            hlen: common.hlen,
-            expected,
-        });
-    }
-    if !has_data {
-        // PDO is reserved here, and reserved fields are not looked at. Data PDUs without data are senseless.
-        if plen != u32::from(header) || matches!(kind, PduType::H2cData | PduType::C2hData) {
-            return Err(PduError::Length { pdu: kind, plen });
-        }
-        return Ok(Shape {
-            kind,
-            header,
-            header_digest,
-            pad: 0,
-            payload: 0,
-            data_digest: false,
-        });
-    }
-    let alignment = format.alignment.bytes();
-    let pdo = u32::from(common.pdo);
-    if pdo < u32::from(header) || pdo > plen || !pdo.is_multiple_of(alignment) {
-        return Err(PduError::DataOffset {
-            pdu: kind,
-            pdo: common.pdo,
-            alignment,
-        });
-    }
-    let digest = if data_digest { DIGEST_SIZE as u32 } else { 0 };
-    let payload = (plen - pdo)
-        .checked_sub(digest)
-        .filter(|&payload| payload > 0)
-        .ok_or(PduError::Length { pdu: kind, plen })?;
-    let limit = if kind == PduType::CapsuleCmd {
-        rules.max_capsule_data
-    } else {
-        rules.max_data
-    };
-    if payload > limit {
-        return Err(PduError::TooMuchData {
-            pdu: kind,
-            payload,
-            limit,
-        });
-    }
-    Ok(Shape {
-        kind,
-        header,
-        header_digest,
-        pad: common.pdo - header,
-        payload,
-        data_digest,
-    })
-}
-
-/// A termination request is taken at any time; flags and data offset do not matter to it.
-fn check_term(kind: PduType, hlen: u8, plen: u32) -> Result<Shape, PduError> {
-    let header = kind.header_len();
-    if hlen != header || !(term::HEADER_SIZE..=term::MAX_SIZE).contains(&plen) {
-        return Err(PduError::TermReq {
-            pdu: kind,
-            hlen,
-            plen,
-        });
-    }
-    let payload = plen - term::HEADER_SIZE;
-    Ok(Shape {
-        kind,
-        header,
-        header_digest: false,
-        pad: 0,
-        payload,
-        data_digest: false,
-    })
-}
+#[cfg(test)]
+mod tests;

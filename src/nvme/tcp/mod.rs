@@ -9,27 +9,29 @@
 //! | [`pdu`] | PDU types, the common header, how a header is encoded |
 //! | [`init`], [`capsule`], [`data`], [`term`] | the PDUs |
 //! | [`digest`] | CRC-32C of headers and of payloads in pieces |
+//! | [`direction`], [`rules`] | which PDUs a peer may send, and within what limits |
 //! | [`framing`] | an incremental decoder for one direction of a connection |
 //! | [`error`] | what a peer can do wrong, and which termination request says so |
 
 pub mod capsule;
 pub mod data;
 pub mod digest;
+pub mod direction;
 pub mod error;
 pub mod framing;
 pub mod init;
 pub mod pdu;
+pub mod rules;
 pub mod term;
 
 pub use capsule::{CapsuleCmd, CapsuleResp};
 pub use data::{C2hData, H2cData, R2t};
+pub use direction::{ControllerPdu, Direction, FromController, FromHost, HostPdu};
 pub use error::PduError;
-pub use framing::{
-    ControllerPdu, Decoder, Event, Fed, FromController, FromHost, HostPdu, PayloadEnd, Rules,
-    Wanted,
-};
+pub use framing::{Decoder, Event, Fed, PayloadEnd, Wanted};
 pub use init::{IcReq, IcResp};
 pub use pdu::{DataAlignment, EncodedHeader, PduFormat, PduType, Sender};
+pub use rules::Rules;
 pub use term::{FatalError, TermReq};
 
 /// The TCP port for I/O controllers that IANA registered.
