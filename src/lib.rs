@@ -5,5 +5,6 @@ pub mod loadgen;
 pub mod memory;
 pub mod nvme;
 pub mod nvmf;
+pub mod raid;
 pub mod reactor;
 pub mod xor;

@@ -1,0 +1,190 @@
+//! From pages to member requests and back: pages of one member that follow one another, with the
+//! same operation, become one request.
+
+use smallvec::SmallVec;
+
+use super::shard::Shard;
+use super::stripe::Phase;
+use crate::bdev::{Data, Op, Request, Status};
+use crate::memory::{Buf, BufMut, Segments, SegmentsMut};
+
+/// What a page I/O does. The order groups what can be merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum PageOp {
+    Read,
+    Write { fua: bool },
+    Zero { fua: bool, deallocate: bool },
+}
+
+/// One page to be read from or written to one member.
+#[derive(Debug)]
+pub(super) struct PageIo {
+    pub slot: u8,
+    pub op: PageOp,
+    pub number: u64,
+    pub stripe: u32,
+    pub role: u8,
+    pub page: Page,
+    /// Its merged request failed: find out which page it was.
+    pub alone: bool,
+}
+
+/// The bytes of a page I/O.
+#[derive(Debug)]
+pub(super) enum Page {
+    None,
+    Into(BufMut),
+    From(Buf),
+}
+
+/// A request to a member, in flight.
+#[derive(Debug)]
+pub(super) struct MemberIo {
+    slot: u8,
+    op: PageOp,
+    /// The stripe and role of each page.
+    parts: SmallVec<[(u32, u8); 4]>,
+}
+
+impl Shard {
+    /// Merges the page I/O of this turn into member requests.
+    pub(super) fn issue(&mut self) {
+        if self.page_ios.is_empty() {
+            return;
+        }
+        let merge = self.merge;
+        let mut pages = std::mem::take(&mut self.page_ios);
+        pages.sort_unstable_by_key(|p| (p.slot, p.op, p.number));
+        let stripe_bytes = self.geometry.stripe_bytes();
+        let blocks_per_page = stripe_bytes / self.block_bytes;
+        let mut pages_left = pages.drain(..).peekable();
+        while let Some(first) = pages_left.next() {
+            let mut io = MemberIo {
+                slot: first.slot,
+                op: first.op,
+                parts: SmallVec::new(),
+            };
+            let mut into = SegmentsMut::new();
+            let mut from = Segments::new();
+            let (number, mut page, alone) = (first.number, first.page, first.alone);
+            io.parts.push((first.stripe, first.role));
+            loop {
+                match page {
+                    Page::None => {}
+                    Page::Into(buf) => into.push(buf),
+                    Page::From(buf) => {
+                        let joined = from.last_mut().is_some_and(|last| last.join(&buf));
+                        if !joined {
+                            from.push(buf);
+                        }
+                    }
+                }
+                let follows = |p: &PageIo| {
+                    p.slot == io.slot
+                        && p.op == io.op
+                        && p.number == number + io.parts.len() as u64
+                        && !p.alone
+                        && !alone
+                        && io.parts.len() < merge
+                };
+                let Some(next) = pages_left.next_if(follows) else {
+                    break;
+                };
+                io.parts.push((next.stripe, next.role));
+                page = next.page;
+            }
+            let (op, data) = match io.op {
+                PageOp::Read => (Op::Read, Data::Read(into)),
+                PageOp::Write { fua } => (Op::Write { fua }, Data::Write(from)),
+                PageOp::Zero { fua, deallocate } => {
+                    (Op::WriteZeroes { fua, deallocate }, Data::None)
+                }
+            };
+            let (slot, count) = (usize::from(io.slot), io.parts.len() as u32);
+            self.counters.member_requests += 1;
+            self.counters.member_pages += u64::from(count);
+            let request = Request {
+                token: self.ios.insert(io) as u64,
+                op,
+                lba: number * u64::from(blocks_per_page),
+                blocks: count * blocks_per_page,
+                data,
+            };
+            self.out.requests.push((slot, request));
+        }
+        drop(pages_left);
+        self.page_ios = pages;
+    }
+
+    /// A member request of this shard has ended.
+    pub(super) fn member_done(&mut self, token: u64, status: Status, data: Data) {
+        let io = self.ios.remove(token as usize);
+        if status != Status::Ok && io.parts.len() > 1 {
+            return self.split(io, data);
+        }
+        if status == Status::Gone {
+            self.out.failures.push((usize::from(io.slot), status));
+        }
+        let mut buffers = match data {
+            Data::Read(buffers) => buffers,
+            Data::None | Data::Write(_) => SegmentsMut::new(),
+        };
+        let mut buffers = buffers.drain(..);
+        for &(at, role) in &io.parts {
+            let stripe = &mut self.cache[at];
+            stripe.in_flight -= 1;
+            match io.op {
+                PageOp::Read => {
+                    let page = buffers.next().expect("a page came back for each part");
+                    if status == Status::Ok {
+                        stripe.pages[usize::from(role)] = Some(page.freeze());
+                    } else {
+                        stripe.spare.push(page);
+                        stripe.unread |= 1 << role;
+                        // A member that is gone is not written to again.
+                        stripe.heal |= u64::from(status == Status::MediumError) << role;
+                    }
+                }
+                PageOp::Write { .. } | PageOp::Zero { .. } => {
+                    if status != Status::Ok {
+                        stripe.unwritten |= 1 << io.slot;
+                        self.out.failures.push((usize::from(io.slot), status));
+                    }
+                }
+            }
+            if stripe.in_flight == 0 {
+                match stripe.phase {
+                    Phase::Reading => self.all_read(at),
+                    Phase::Writing => self.all_written(at),
+                    phase => unreachable!("no I/O is in flight for a stripe that is {phase:?}"),
+                }
+            }
+        }
+    }
+
+    /// Issues the pages of a failed request one by one.
+    fn split(&mut self, io: MemberIo, data: Data) {
+        let mut buffers = match data {
+            Data::Read(buffers) => buffers,
+            Data::None | Data::Write(_) => SegmentsMut::new(),
+        };
+        let mut buffers = buffers.drain(..);
+        for &(at, role) in &io.parts {
+            let stripe = &self.cache[at];
+            let page = match io.op {
+                PageOp::Read => Page::Into(buffers.next().expect("one page for each part")),
+                PageOp::Write { .. } => Page::From(stripe.stored(usize::from(role))),
+                PageOp::Zero { .. } => Page::None,
+            };
+            self.page_ios.push(PageIo {
+                slot: io.slot,
+                op: io.op,
+                number: stripe.number,
+                stripe: at,
+                role,
+                page,
+                alone: true,
+            });
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What the nodes of a volume tell one another.
+
+use std::sync::Arc;
+
+use super::view::View;
+use crate::bdev::{Bdev, Data, Op, Status};
+
+/// A node of a volume: its part on one reactor. Equal to the reactor's index.
+pub type NodeId = usize;
+
+/// A message from one node to another. Between two nodes messages keep their order.
+#[derive(Debug)]
+pub enum Message {
+    /// Do this part of a host's request: you own its rows.
+    Job(Job),
+    /// A job is done.
+    Done(Done),
+    /// Replace your view, and confirm it.
+    Adopt(Arc<View>),
+    /// A node has adopted this epoch. To the array's node.
+    Confirm(u64),
+    /// Every node has confirmed this epoch.
+    Settled(u64),
+    /// A member failed under a node. To the array's node.
+    Failed {
+        /// The member's slot.
+        slot: usize,
+        /// Which member in that slot: counts the additions.
+        generation: u32,
+        /// What it answered.
+        status: Status,
+    },
+    /// Open this device as the member of a slot.
+    Attach {
+        /// The slot.
+        slot: usize,
+        /// Which member in that slot.
+        generation: u32,
+        /// The device.
+        bdev: Arc<dyn Bdev>,
+    },
+    /// The device is open (or why it is not). To the array's node.
+    Attached {
+        /// The slot.
+        slot: usize,
+        /// The reason when it could not be opened.
+        error: Option<String>,
+    },
+    /// A node has closed the member in this slot: nothing of it is in flight. To the array's node.
+    Drained {
+        /// The slot.
+        slot: usize,
+    },
+    /// A node's rows of the rebuild window of this epoch are done. To the array's node.
+    Rebuilt {
+        /// The epoch that granted the window.
+        epoch: u64,
+        /// The first stripe that could not be rebuilt.
+        unreadable: Option<u64>,
+    },
+}
+
+/// A part of a host's request, on its way to the owner of its rows. All its bytes lie in one run
+/// of rows.
+#[derive(Debug)]
+pub struct Job {
+    /// The node that the host's request came in at.
+    pub origin: NodeId,
+    /// The request at its origin.
+    pub request: u32,
+    /// The part of the request.
+    pub piece: u32,
+    /// What to do.
+    pub op: Op,
+    /// First byte of the volume.
+    pub offset: u64,
+    /// Number of bytes of the volume.
+    pub len: u64,
+    /// The buffers of this part.
+    pub data: Data,
+}
+
+/// A job that ended.
+#[derive(Debug)]
+pub struct Done {
+    /// The request at its origin.
+    pub request: u32,
+    /// The part of the request.
+    pub piece: u32,
+    /// How it went.
+    pub status: Status,
+    /// The job's buffers.
+    pub data: Data,
+}

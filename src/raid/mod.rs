@@ -1,0 +1,42 @@
+//! RAID5: geometry, the stripe engine, and the volume that it makes of its members.
+//!
+//! The core does no I/O. A [`Node`] is a volume's part on one reactor: requests, member
+//! completions and messages go in, [`Effect`]s come out. It is made of a shard (the stripes of the
+//! rows that it owns), a router (host requests of this reactor: reads go straight to the members,
+//! the rest to the owners of the rows) and, on node 0, the array's own actor (which members are in
+//! sync). The same code runs under a reactor ([`Volume`]) and under the simulator.
+//!
+//! The room knows memory, xor, bdev and the reactor's mesh, and nothing above.
+
+#![forbid(unsafe_code)]
+
+mod array;
+mod cache;
+mod channel;
+mod counters;
+mod error;
+mod geometry;
+mod member_io;
+mod message;
+mod node;
+mod payload;
+mod plan;
+mod rebuild;
+mod round;
+mod router;
+mod shard;
+mod status;
+mod stripe;
+mod view;
+mod volume;
+
+pub use array::{Control, RebuildOptions};
+pub use counters::Counters;
+pub use error::VolumeError;
+pub use geometry::{CHUNK_BYTES, Geometry, Layout, MEMBERS, Mask, Place, STRIPE_BYTES_MIN};
+pub use message::{Done, Job, Message, NodeId};
+pub use node::{Effect, Node, NodeConfig};
+pub use plan::{Method, Plan, Situation};
+pub use status::{Process, SlotStatus, State, Status};
+pub use view::{Degraded, View};
+pub use volume::{Ticket, Volume, VolumeConfig};

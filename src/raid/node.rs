@@ -1,0 +1,414 @@
+//! A volume's part on one reactor, without I/O: events in, effects out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::array::{Array, Control};
+use super::counters::Counters;
+use super::geometry::Geometry;
+use super::message::{Message, NodeId};
+use super::router::{Part, Router};
+use super::shard::{Outcome, Shard};
+use super::status::StatusCell;
+use super::view::View;
+use crate::bdev::{Bdev, Completion, Op, Request, Status};
+use crate::memory::Pool;
+
+/// What a node wants from the outside.
+#[derive(Debug)]
+pub enum Effect {
+    /// Hand this request to the member in this slot; give its completion to
+    /// [`Node::member_done`].
+    Member(usize, Request),
+    /// Deliver this message to [`Node::receive`] of that node. Order between two nodes matters.
+    Send(NodeId, Message),
+    /// A host's request is done.
+    Complete {
+        /// What goes back to the host.
+        completion: Completion,
+        /// What it was.
+        op: Op,
+        /// Bytes of its range.
+        bytes: u64,
+    },
+    /// Open this device as the member in this slot; answer with [`Node::attached`].
+    Open(usize, Arc<dyn Bdev>),
+    /// Close the member in this slot: nothing of it is in flight.
+    Close(usize),
+}
+
+/// What a node is made of.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// Which node, `0..nodes`.
+    pub id: NodeId,
+    /// Nodes of the volume.
+    pub nodes: usize,
+    /// Shape of the array, dealt out to as many shards as there are nodes.
+    pub geometry: Geometry,
+    /// Logical block in bytes.
+    pub block_bytes: u32,
+    /// The view that all nodes begin with.
+    pub view: Arc<View>,
+    /// Stripes of the cache.
+    pub stripes: usize,
+    /// Pages of the cache, of at least a stripe's bytes each.
+    pub pool: Pool,
+    /// Largest request to a member in bytes.
+    pub member_request_bytes: u32,
+    /// Names of the members, `None` where one is missing. Used on node 0.
+    pub members: Vec<Option<String>>,
+    /// Slots whose members have a volatile cache.
+    pub write_caches: u64,
+}
+
+/// Tokens of member requests: who waits for the completion.
+const SHARD: u64 = 1 << 63;
+
+/// A volume's part on one reactor.
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    view: Arc<View>,
+    shard: Shard,
+    router: Router,
+    array: Option<Array>,
+    slots: Vec<Slot>,
+    /// Messages to this node itself.
+    loopback: VecDeque<Message>,
+    effects: Vec<Effect>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    open: bool,
+    closing: bool,
+    /// Counts the additions to this slot.
+    generation: u32,
+    in_flight: u32,
+    /// The failure of this generation was reported.
+    failed: bool,
+}
+
+impl Node {
+    pub(super) fn with_status(config: NodeConfig, status: StatusCell) -> Self {
+        let NodeConfig {
+            id,
+            nodes,
+            geometry,
+            block_bytes,
+            view,
+            stripes,
+            pool,
+            member_request_bytes,
+            members,
+            write_caches,
+        } = config;
+        assert_eq!(members.len(), geometry.members());
+        let merge = (member_request_bytes / geometry.stripe_bytes()).clamp(1, 64) as usize;
+        let array = (id == 0).then(|| Array::new(geometry, nodes, view.clone(), &members, status));
+        let slots = members
+            .iter()
+            .map(|name| Slot {
+                open: name.is_some(),
+                ..Slot::default()
+            })
+            .collect();
+        Self {
+            id,
+            shard: Shard::new(
+                id,
+                geometry,
+                block_bytes,
+                view.clone(),
+                stripes,
+                merge,
+                pool,
+            ),
+            router: Router::new(id, geometry, block_bytes, view.clone(), write_caches),
+            view,
+            array,
+            slots,
+            loopback: VecDeque::new(),
+            effects: Vec::with_capacity(256),
+        }
+    }
+
+    /// A node on its own, without anybody to look at its status (for the simulator).
+    pub fn new(config: NodeConfig) -> Self {
+        Self::with_status(config, StatusCell::new())
+    }
+
+    /// Pages that a node of an array of this many members needs at least.
+    pub fn pages_min(members: usize) -> usize {
+        Shard::pages_min(members)
+    }
+
+    /// Takes a host's request in. Writes join their stripes, and begin at [`Node::run`].
+    ///
+    /// # Errors
+    /// The request, when as many are under way as can be.
+    pub fn submit(&mut self, request: Request) -> Result<(), Request> {
+        if self.router.is_full() {
+            return Err(request);
+        }
+        self.router.submit(request);
+        self.route();
+        Ok(())
+    }
+
+    /// A request to a member is done.
+    pub fn member_done(&mut self, slot: usize, completion: Completion) {
+        let Completion {
+            token,
+            status,
+            data,
+        } = completion;
+        self.slots[slot].in_flight -= 1;
+        if token & SHARD != 0 {
+            self.shard.member_done(token & !SHARD, status, data);
+            self.collect();
+        } else {
+            if let Some(why) = self.router.member_done(token, slot, status, data) {
+                self.report(slot, why);
+            }
+            self.route();
+        }
+        self.close_if_drained(slot);
+    }
+
+    /// A message from another node.
+    pub fn receive(&mut self, from: NodeId, message: Message, now: Instant) {
+        match message {
+            Message::Job(job) => {
+                self.shard.accept(job);
+                self.collect();
+            }
+            Message::Done(done) => {
+                self.router.done(done);
+                self.route();
+            }
+            Message::Adopt(view) => self.adopt(view),
+            Message::Settled(epoch) => {
+                if epoch == self.view.epoch {
+                    let view = self.view.clone();
+                    self.shard.settled(&view);
+                    self.router.settled(&view);
+                    self.collect();
+                    self.route();
+                }
+            }
+            Message::Attach {
+                slot,
+                generation,
+                bdev,
+            } => {
+                assert_eq!(
+                    self.slots[slot].in_flight, 0,
+                    "a slot is drained before it is filled"
+                );
+                self.slots[slot] = Slot {
+                    generation,
+                    ..Slot::default()
+                };
+                self.router.set_write_cache(slot, bdev.info().write_cache);
+                self.effects.push(Effect::Open(slot, bdev));
+            }
+            to_array @ (Message::Confirm(_)
+            | Message::Failed { .. }
+            | Message::Attached { .. }
+            | Message::Drained { .. }
+            | Message::Rebuilt { .. }) => {
+                if let Some(array) = &mut self.array {
+                    array.receive(from, to_array, now);
+                }
+            }
+        }
+    }
+
+    /// The device of [`Effect::Open`] is open, or why it is not.
+    pub fn attached(&mut self, slot: usize, error: Option<String>) {
+        self.slots[slot].open = error.is_none();
+        if error.is_some() {
+            self.send(0, Message::Drained { slot });
+        }
+        self.send(0, Message::Attached { slot, error });
+    }
+
+    /// A request of the control thread. To node 0.
+    pub fn control(&mut self, control: Control) {
+        let array = self.array.as_mut().expect("control goes to node 0");
+        array.control(control);
+    }
+
+    /// The end of a turn: everything that can go on does. Says whether anything did.
+    pub fn run(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        loop {
+            if let Some(array) = &mut self.array {
+                array.tick(now);
+                while let Some((to, message)) = array.outbox.pop_front() {
+                    match to {
+                        0 => self.loopback.push_back(message),
+                        _ => self.effects.push(Effect::Send(to, message)),
+                    }
+                }
+            }
+            let ran = self.shard.run();
+            self.collect();
+            let talked = !self.loopback.is_empty();
+            while let Some(message) = self.loopback.pop_front() {
+                self.receive(self.id, message, now);
+            }
+            worked |= ran | talked;
+            if !ran && !talked {
+                return worked;
+            }
+        }
+    }
+
+    /// What the node wants, in order. Take all of it after each event or turn.
+    pub fn effects(&mut self) -> &mut Vec<Effect> {
+        &mut self.effects
+    }
+
+    /// When [`Node::run`] has something to do without any event.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.array.as_ref()?.deadline()
+    }
+
+    /// What this node has done.
+    pub fn counters(&self) -> Counters {
+        self.shard.counters
+    }
+
+    /// Host requests under way.
+    pub fn in_flight(&self) -> usize {
+        self.router.in_flight()
+    }
+
+    /// Whether nothing at all is under way: no host request, no round, no member I/O.
+    pub fn is_idle(&self) -> bool {
+        let members = self.slots.iter().all(|s| s.in_flight == 0);
+        members && self.router.in_flight() == 0 && self.shard.is_idle()
+    }
+
+    /// The view in force here.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    fn adopt(&mut self, view: Arc<View>) {
+        if view.epoch <= self.view.epoch {
+            return;
+        }
+        self.view = view.clone();
+        self.shard.adopt(&view);
+        self.collect();
+        self.router.adopt(&view);
+        self.route();
+        self.send(0, Message::Confirm(view.epoch));
+        for slot in 0..self.slots.len() {
+            if !view.present(slot) && self.slots[slot].open {
+                self.slots[slot].closing = true;
+                self.close_if_drained(slot);
+            }
+        }
+    }
+
+    /// Tells the array, once, that a member failed.
+    fn report(&mut self, slot: usize, status: Status) {
+        let at = &mut self.slots[slot];
+        if at.failed {
+            return;
+        }
+        at.failed = true;
+        let generation = at.generation;
+        let message = Message::Failed {
+            slot,
+            generation,
+            status,
+        };
+        self.send(0, message);
+    }
+
+    fn close_if_drained(&mut self, slot: usize) {
+        let at = &mut self.slots[slot];
+        if at.closing && at.in_flight == 0 {
+            at.closing = false;
+            at.open = false;
+            self.effects.push(Effect::Close(slot));
+            self.send(0, Message::Drained { slot });
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        if to == self.id {
+            self.loopback.push_back(message);
+        } else {
+            self.effects.push(Effect::Send(to, message));
+        }
+    }
+
+    /// Hands a request to a member; one that is not open answers at once.
+    fn ask_member(&mut self, slot: usize, request: Request) {
+        let at = &mut self.slots[slot];
+        at.in_flight += 1;
+        if at.open {
+            self.effects.push(Effect::Member(slot, request));
+        } else {
+            let completion = Completion {
+                token: request.token,
+                status: Status::Gone,
+                data: request.data,
+            };
+            self.member_done(slot, completion);
+        }
+    }
+
+    /// Carries out what the shard left.
+    fn collect(&mut self) {
+        let mut out = std::mem::take(&mut self.shard.out);
+        for (slot, mut request) in out.requests.drain(..) {
+            request.token |= SHARD;
+            self.ask_member(slot, request);
+        }
+        for (origin, done) in out.done.drain(..) {
+            self.send(origin, Message::Done(done));
+        }
+        for (slot, status) in out.failures.drain(..) {
+            self.report(slot, status);
+        }
+        if let Some((epoch, unreadable)) = out.rebuilt.take() {
+            self.send(0, Message::Rebuilt { epoch, unreadable });
+        }
+        self.shard.out.absorb(out);
+    }
+
+    /// Carries out what the router left.
+    fn route(&mut self) {
+        while let Some(part) = self.router.next_part() {
+            match part {
+                Part::Member(slot, request) => self.ask_member(slot, request),
+                Part::Owner(node, job) if node == self.id => {
+                    self.shard.accept(job);
+                    self.collect();
+                }
+                Part::Owner(node, job) => self.send(node, Message::Job(job)),
+                Part::Complete(effect) => self.effects.push(effect),
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// Takes the room of an outcome that was carried out, and keeps what came meanwhile.
+    fn absorb(&mut self, mut emptied: Outcome) {
+        emptied.requests.append(&mut self.requests);
+        emptied.done.append(&mut self.done);
+        emptied.failures.append(&mut self.failures);
+        emptied.rebuilt = emptied.rebuilt.or(self.rebuilt.take());
+        *self = emptied;
+    }
+}

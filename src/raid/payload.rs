@@ -1,0 +1,177 @@
+//! Byte ranges of scattered buffers.
+
+use crate::memory::{Buf, Segments, SegmentsMut};
+
+/// The bytes `at..at + len` as one view, if one segment holds them all.
+pub(super) fn contiguous(segments: &Segments, mut at: usize, len: usize) -> Option<Buf> {
+    for segment in segments {
+        if at < segment.len() {
+            return (at + len <= segment.len()).then(|| segment.slice(at..at + len));
+        }
+        at -= segment.len();
+    }
+    None
+}
+
+/// Calls `f` with each stretch of the bytes `at..at + len`, and where it begins in the range.
+pub(super) fn stretches(
+    segments: &Segments,
+    mut at: usize,
+    len: usize,
+    mut f: impl FnMut(usize, &[u8]),
+) {
+    let mut done = 0;
+    for segment in segments {
+        if at >= segment.len() {
+            at -= segment.len();
+            continue;
+        }
+        let n = (segment.len() - at).min(len - done);
+        f(done, &segment[at..at + n]);
+        done += n;
+        at = 0;
+        if done == len {
+            return;
+        }
+    }
+    assert_eq!(done, len, "the range is inside the payload");
+}
+
+/// Copies `bytes` to `at` of the segments.
+pub(super) fn fill(segments: &mut SegmentsMut, mut at: usize, mut bytes: &[u8]) {
+    for segment in segments {
+        if at >= segment.len() {
+            at -= segment.len();
+            continue;
+        }
+        let n = (segment.len() - at).min(bytes.len());
+        segment[at..at + n].copy_from_slice(&bytes[..n]);
+        bytes = &bytes[n..];
+        at = 0;
+        if bytes.is_empty() {
+            return;
+        }
+    }
+    assert!(bytes.is_empty(), "the range is inside the payload");
+}
+
+/// A view of the bytes `at..at + len`, in as many segments as they lie in.
+pub(super) fn slice(segments: &Segments, mut at: usize, mut len: usize) -> Segments {
+    let mut part = Segments::new();
+    for segment in segments {
+        if at >= segment.len() {
+            at -= segment.len();
+            continue;
+        }
+        let n = (segment.len() - at).min(len);
+        part.push(segment.slice(at..at + n));
+        len -= n;
+        at = 0;
+        if len == 0 {
+            break;
+        }
+    }
+    assert_eq!(len, 0, "the range is inside the payload");
+    part
+}
+
+/// Takes the first `len` bytes off the front of `rest`.
+pub(super) fn take_front(rest: &mut SegmentsMut, mut len: usize) -> SegmentsMut {
+    let mut front = SegmentsMut::new();
+    let mut whole = 0;
+    for segment in rest.iter() {
+        if segment.len() > len {
+            break;
+        }
+        len -= segment.len();
+        whole += 1;
+    }
+    front.extend(rest.drain(..whole));
+    if len > 0 {
+        let tail = rest[0].split_off(len);
+        front.push(std::mem::replace(&mut rest[0], tail));
+    }
+    front
+}
+
+/// Puts `part` behind `whole`, joining what [`take_front`] cut.
+pub(super) fn append(whole: &mut SegmentsMut, part: SegmentsMut) {
+    for segment in part {
+        match whole.last_mut() {
+            Some(last) => {
+                if let Err(stranger) = last.join(segment) {
+                    whole.push(stranger);
+                }
+            }
+            None => whole.push(segment),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Arena, Pool};
+    use proptest::prelude::*;
+
+    fn segments(lengths: &[usize]) -> SegmentsMut {
+        let arena = Arena::ordinary(lengths.len() * 4096).unwrap();
+        let pool = Pool::new(&arena, 4096, lengths.len()).unwrap();
+        let mut all = SegmentsMut::new();
+        let mut byte = 0u8;
+        for &len in lengths {
+            let mut buf = pool.take().unwrap();
+            buf.truncate(len);
+            for b in buf.iter_mut() {
+                *b = byte;
+                byte = byte.wrapping_add(1);
+            }
+            all.push(buf);
+        }
+        all
+    }
+
+    fn flat<B: std::ops::Deref<Target = [u8]>>(all: &[B]) -> Vec<u8> {
+        all.iter().flat_map(|s| s.to_vec()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_of_scattered_bytes(
+            lengths in prop::collection::vec(1usize..200, 1..6),
+            from in 0.0..1.0f64,
+            to in 0.0..1.0f64,
+        ) {
+            let mut all = segments(&lengths);
+            let model = flat(&all);
+            let (from, to) = (from.min(to), from.max(to));
+            let at = (from * model.len() as f64) as usize;
+            let len = ((to * model.len() as f64) as usize - at).max(1).min(model.len() - at);
+
+            // Cut off two fronts, put all together again.
+            let mut rest = std::mem::take(&mut all);
+            let mut whole = take_front(&mut rest, at);
+            prop_assert_eq!(flat(&whole), &model[..at]);
+            let middle = take_front(&mut rest, len);
+            prop_assert_eq!(flat(&middle), &model[at..at + len]);
+            append(&mut whole, middle);
+            append(&mut whole, rest);
+            prop_assert_eq!(whole.len(), lengths.len());
+
+            // Overwrite the range, read it back in every way.
+            let new: Vec<u8> = (0..len).map(|i| 255 - i as u8).collect();
+            fill(&mut whole, at, &new);
+            let frozen: Segments = whole.into_iter().map(|s| s.freeze()).collect();
+            let mut expected = model.clone();
+            expected[at..at + len].copy_from_slice(&new);
+            prop_assert_eq!(flat(&frozen), expected);
+            let mut seen = vec![0; len];
+            stretches(&frozen, at, len, |i, b| seen[i..i + b.len()].copy_from_slice(b));
+            prop_assert_eq!(&seen, &new);
+            prop_assert_eq!(&flat(&slice(&frozen, at, len)), &new);
+            if let Some(one) = contiguous(&frozen, at, len) {
+                prop_assert_eq!(&one[..], &new[..]);
+            }
+        }
+    }
+}

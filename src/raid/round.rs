@@ -1,0 +1,576 @@
+//! One round of a stripe: survey what waits in it, plan, read, apply, write, finish.
+//!
+//! A round takes every fragment that has gathered. Fragments that come while it runs form the
+//! next one.
+
+use smallvec::SmallVec;
+
+use super::geometry::Mask;
+use super::member_io::{Page, PageIo, PageOp};
+use super::payload;
+use super::plan::{Method, Plan, Situation};
+use super::shard::Shard;
+use super::stripe::{FragmentKind, Fragments, NONE, Phase, Stripe};
+use crate::bdev::{Data, Op, Status};
+use crate::memory::{Buf, BufMut};
+use crate::xor;
+
+impl Stripe {
+    /// The bytes that a write of this round stores for a role.
+    pub(super) fn stored(&self, role: usize) -> Buf {
+        let page = self.fresh[role].as_ref().or(self.pages[role].as_ref());
+        page.expect("what is written is at hand").clone()
+    }
+}
+
+/// The roles of a mask, ascending.
+fn roles(mut mask: Mask) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let role = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(role)
+    })
+}
+
+/// What a survey of the round's fragments finds.
+struct Survey {
+    situation: Situation,
+    /// Pages to compose, because no single payload holds them whole.
+    composed: u32,
+}
+
+impl Shard {
+    /// Begins a round, or waits for pages.
+    pub(super) fn begin(&mut self, at: u32) {
+        let stripe = &mut self.cache[at];
+        debug_assert!(matches!(stripe.phase, Phase::Ready), "{:?}", stripe.phase);
+        if stripe.solo {
+            if stripe.round.is_empty() {
+                let first = stripe.pending.first;
+                stripe.pending.first = self.fragments[first as usize].next;
+                if stripe.pending.first == NONE {
+                    stripe.pending.last = NONE;
+                    stripe.solo = false;
+                }
+                self.fragments[first as usize].next = NONE;
+                stripe.round = Fragments { first, last: first };
+            }
+        } else if stripe.round.is_empty() {
+            stripe.round = std::mem::replace(&mut stripe.pending, Fragments::EMPTY);
+        } else if !stripe.pending.is_empty() {
+            // It starved, and more came meanwhile.
+            let more = std::mem::replace(&mut stripe.pending, Fragments::EMPTY);
+            self.fragments[stripe.round.last as usize].next = more.first;
+            stripe.round.last = more.last;
+        }
+        if !self.view.online {
+            return self.fail_round(at, Status::Offline);
+        }
+        let survey = self.survey(at);
+        // It may have starved on its way to read again.
+        let again = self.cache[at].unread != 0;
+        self.proceed(at, &survey, again);
+    }
+
+    /// Every read of the round has ended, well or not.
+    pub(super) fn all_read(&mut self, at: u32) {
+        if !self.view.online {
+            return self.fail_round(at, Status::Offline);
+        }
+        if self.cache[at].unread == 0 {
+            return self.apply(at);
+        }
+        let survey = self.survey(at);
+        self.proceed(at, &survey, true);
+    }
+
+    /// Plans, takes pages, and reads what is to be read. A round that is at it `again`, after a
+    /// read error, may use the pages kept back for that.
+    fn proceed(&mut self, at: u32, survey: &Survey, again: bool) {
+        let Some(plan) = survey.situation.plan() else {
+            return self.hopeless(at);
+        };
+        let pages = plan.read.count_ones()
+            + u32::from(plan.rebuild.is_some())
+            + u32::from(plan.method != Method::None)
+            + survey.composed;
+        if !self.reserve(at, pages as usize, again) {
+            self.counters.starved += 1;
+            let stripe = &mut self.cache[at];
+            stripe.phase = Phase::Starved;
+            if again {
+                // It holds pages already, so it must never wait for one that waits for those: it
+                // goes first, and takes what is kept back for its like.
+                self.starved.push_front(at);
+            } else {
+                // Who waits for pages holds none.
+                stripe.forget();
+                self.starved.push_back(at);
+            }
+            return;
+        }
+        let wanted = survey.situation.cached & (survey.situation.part | survey.situation.wanted);
+        self.counters.cache_hits += u64::from(wanted.count_ones());
+        self.counters.pages_read += u64::from(plan.read.count_ones());
+        let stripe = &mut self.cache[at];
+        stripe.plan = Some(plan);
+        if plan.read == 0 {
+            return self.apply(at);
+        }
+        stripe.phase = Phase::Reading;
+        let stripe_bytes = self.geometry.stripe_bytes() as usize;
+        for role in roles(plan.read) {
+            let mut page = stripe.spare.pop().expect("reserved above");
+            page.truncate(stripe_bytes);
+            stripe.in_flight += 1;
+            self.page_ios.push(PageIo {
+                slot: self.geometry.member(stripe.row, role) as u8,
+                op: PageOp::Read,
+                number: stripe.number,
+                stripe: at,
+                role: role as u8,
+                page: Page::Into(page),
+                alone: false,
+            });
+        }
+    }
+
+    /// Sets pages aside for a round, at the cost of what idle stripes have cached. All or none.
+    fn reserve(&mut self, at: u32, pages: usize, again: bool) -> bool {
+        let wanted = pages.saturating_sub(self.cache[at].spare.len());
+        let kept_back = if again {
+            0
+        } else {
+            2 * self.geometry.members() + 2
+        };
+        while self.pool.available() < wanted + kept_back {
+            if !self.cache.shed() {
+                return false;
+            }
+        }
+        let stripe = &mut self.cache[at];
+        for _ in 0..wanted {
+            stripe.spare.push(self.pool.take().expect("counted above"));
+        }
+        true
+    }
+
+    /// Looks at every fragment of the round.
+    fn survey(&mut self, at: u32) -> Survey {
+        let stripe_bytes = self.geometry.stripe_bytes();
+        let granule = (stripe_bytes / 64).max(512);
+        let all = u64::MAX >> (64 - stripe_bytes / granule);
+        let stripe = &mut self.cache[at];
+        let row = stripe.row;
+        let (mut touched, mut wanted, mut composed): (Mask, Mask, Mask) = (0, 0, 0);
+        let mut next = stripe.round.first;
+        while next != NONE {
+            let f = &self.fragments[next as usize];
+            let role = usize::from(f.role);
+            let bit: Mask = 1 << role;
+            let covered = &mut stripe.covered[role];
+            match f.kind {
+                FragmentKind::Read | FragmentKind::Compare => {
+                    wanted |= bit * u64::from(touched & bit == 0 || *covered != all);
+                }
+                FragmentKind::CompareAndWrite => {
+                    wanted |= bit * u64::from(touched & bit == 0 || *covered != all);
+                    if touched & bit == 0 {
+                        *covered = 0;
+                    }
+                    touched |= bit;
+                    composed |= bit;
+                }
+                FragmentKind::Write | FragmentKind::Zero => {
+                    if touched & bit == 0 {
+                        *covered = 0;
+                    }
+                    touched |= bit;
+                    if f.len == stripe_bytes {
+                        *covered = all;
+                        let whole = f.kind == FragmentKind::Zero
+                            || match &self.jobs[f.job as usize].job.data {
+                                Data::Write(segments) => {
+                                    payload::contiguous(segments, f.at as usize, f.len as usize)
+                                        .is_some()
+                                }
+                                Data::None | Data::Read(_) => false,
+                            };
+                        composed |= bit * u64::from(!whole);
+                    } else {
+                        let first = f.start.div_ceil(granule);
+                        let end = (f.start + f.len) / granule;
+                        if end > first {
+                            *covered |= (u64::MAX >> (64 - (end - first))) << first;
+                        }
+                        composed |= bit;
+                    }
+                }
+                FragmentKind::Rebuild => {
+                    let slot = self.geometry.member(row, role);
+                    if self.view.writable(slot, row) && !self.view.readable(slot, row) {
+                        wanted |= bit;
+                        stripe.heal |= bit;
+                    }
+                }
+            }
+            next = f.next;
+        }
+        let full = roles(touched)
+            .filter(|&role| stripe.covered[role] == all)
+            .fold(0, |mask, role| mask | 1 << role);
+        let parity_slot = self.geometry.parity_member(row);
+        Survey {
+            situation: Situation {
+                data: self.geometry.data(),
+                full,
+                part: touched & !full,
+                wanted,
+                cached: stripe.cached(),
+                unreadable: self.view.unreadable(&self.geometry, row) | stripe.unread,
+                parity_writable: self.view.writable(parity_slot, row),
+            },
+            composed: composed.count_ones(),
+        }
+    }
+
+    /// All old bytes are at hand: run the fragments in order, compute parity, store.
+    fn apply(&mut self, at: u32) {
+        let stripe_bytes = self.geometry.stripe_bytes() as usize;
+        let data = self.geometry.data();
+        let stripe = &mut self.cache[at];
+        let plan = stripe.plan.expect("a round that reads has a plan");
+        if let Some(lost) = plan.rebuild
+            && stripe.pages[lost].is_none()
+        {
+            let mut page = stripe.spare.pop().expect("reserved with the plan");
+            page.truncate(stripe_bytes);
+            let others = stripe.pages.iter().enumerate().filter(|&(k, _)| k != lost);
+            let sources: SmallVec<[&[u8]; 16]> = others
+                .map(|(_, page)| &page.as_ref().expect("the plan read all others")[..])
+                .collect();
+            xor::xor_into(&mut page, &sources);
+            drop(sources);
+            stripe.pages[lost] = Some(page.freeze());
+            self.counters.reconstructed += 1;
+        }
+        let mut zeroed: Mask = 0;
+        let mut fua = false;
+        let mut deallocate = true;
+        let mut next = stripe.round.first;
+        while next != NONE {
+            let f = &self.fragments[next as usize];
+            next = f.next;
+            if f.kind == FragmentKind::Rebuild {
+                continue;
+            }
+            let role = usize::from(f.role);
+            let bit: Mask = 1 << role;
+            let (from, to) = (f.start as usize, (f.start + f.len) as usize);
+            let (start, len) = (f.at as usize, f.len as usize);
+            let owned = &mut self.jobs[f.job as usize];
+            fua |= owned.fua();
+            let draft = &mut self.drafts[role];
+            match (f.kind, &mut owned.job.data) {
+                (FragmentKind::Read, Data::Read(segments)) => {
+                    let bytes = current(stripe, draft.as_ref(), role);
+                    payload::fill(segments, start, &bytes[from..to]);
+                }
+                (FragmentKind::Write, Data::Write(segments)) => {
+                    let whole = (len == stripe_bytes)
+                        .then(|| payload::contiguous(segments, start, len))
+                        .flatten();
+                    zeroed &= !bit;
+                    if let Some(buf) = whole {
+                        stripe.spare.extend(draft.take());
+                        stripe.fresh[role] = Some(buf);
+                    } else {
+                        let page = compose(stripe, draft, role, stripe_bytes);
+                        payload::stretches(segments, start, len, |i, bytes| {
+                            page[from + i..from + i + bytes.len()].copy_from_slice(bytes);
+                        });
+                    }
+                }
+                (FragmentKind::Zero, _) => {
+                    deallocate &= matches!(
+                        owned.job.op,
+                        Op::WriteZeroes {
+                            deallocate: true,
+                            ..
+                        }
+                    );
+                    if len == stripe_bytes {
+                        zeroed |= bit;
+                        stripe.spare.extend(draft.take());
+                        stripe.fresh[role] = Some(self.zero.clone());
+                    } else {
+                        zeroed &= !bit;
+                        compose(stripe, draft, role, stripe_bytes)[from..to].fill(0);
+                    }
+                }
+                (
+                    kind @ (FragmentKind::Compare | FragmentKind::CompareAndWrite),
+                    Data::Write(segments),
+                ) => {
+                    let bytes = &current(stripe, draft.as_ref(), role)[from..to];
+                    let mut equal = true;
+                    payload::stretches(segments, start, len, |i, expected| {
+                        equal &= bytes[i..i + expected.len()] == *expected;
+                    });
+                    if !equal {
+                        if owned.status == Status::Ok {
+                            owned.status = Status::Miscompare;
+                        }
+                    } else if kind == FragmentKind::CompareAndWrite {
+                        zeroed &= !bit;
+                        let page = compose(stripe, draft, role, stripe_bytes);
+                        let second = owned.job.len as usize;
+                        payload::stretches(segments, second + start, len, |i, bytes| {
+                            page[from + i..from + i + bytes.len()].copy_from_slice(bytes);
+                        });
+                    }
+                }
+                (kind, data) => unreachable!("a {kind:?} does not come with {data:?}"),
+            }
+        }
+        for (role, draft) in self.drafts.iter_mut().enumerate() {
+            if let Some(page) = draft.take() {
+                stripe.fresh[role] = Some(page.freeze());
+                stripe.own |= 1 << role;
+            }
+        }
+        let mut dirty: Mask = 0;
+        for role in 0..data {
+            dirty |= Mask::from(stripe.fresh[role].is_some()) << role;
+        }
+        let all_zero = zeroed == self.geometry.data_mask();
+        if dirty != 0 {
+            if plan.method == Method::None {
+                // Parity is not kept, so what is cached of it is not true any more.
+                stripe.pages[data] = None;
+                self.counters.parityless_writes += 1;
+            } else {
+                if all_zero {
+                    stripe.fresh[data] = Some(self.zero.clone());
+                } else {
+                    let mut page = stripe.spare.pop().expect("reserved with the plan");
+                    page.truncate(stripe_bytes);
+                    parity(stripe, plan, dirty, &mut page);
+                    stripe.fresh[data] = Some(page.freeze());
+                    stripe.own |= 1 << data;
+                }
+                dirty |= 1 << data;
+                match plan.method {
+                    Method::Full => self.counters.full_writes += 1,
+                    Method::Reconstruct => self.counters.reconstruct_writes += 1,
+                    Method::Modify => self.counters.modify_writes += 1,
+                    Method::None => unreachable!("handled above"),
+                }
+            }
+        }
+        stripe.dirty = dirty;
+        let op = if all_zero {
+            PageOp::Zero { fua, deallocate }
+        } else {
+            PageOp::Write { fua }
+        };
+        self.store(at, op);
+    }
+
+    /// Issues the writes of a round: what is new, and what is to be healed or rebuilt.
+    fn store(&mut self, at: u32, op: PageOp) {
+        let stripe = &mut self.cache[at];
+        stripe.phase = Phase::Writing;
+        let known = stripe.cached();
+        stripe.heal &= known | stripe.dirty;
+        for role in roles(stripe.dirty | stripe.heal) {
+            let slot = self.geometry.member(stripe.row, role);
+            if !self.view.writable(slot, stripe.row) {
+                continue;
+            }
+            let page = match op {
+                PageOp::Zero { .. } => Page::None,
+                PageOp::Read | PageOp::Write { .. } => Page::From(stripe.stored(role)),
+            };
+            stripe.in_flight += 1;
+            self.page_ios.push(PageIo {
+                slot: slot as u8,
+                op,
+                number: stripe.number,
+                stripe: at,
+                role: role as u8,
+                page,
+                alone: false,
+            });
+        }
+        if stripe.in_flight == 0 {
+            self.all_written(at);
+        }
+    }
+
+    /// Every write of the round has ended, well or not.
+    pub(super) fn all_written(&mut self, at: u32) {
+        if !self.view.online {
+            return self.fail_round(at, Status::Offline);
+        }
+        self.settle(at);
+    }
+
+    /// Finishes a round once every node knows of the members that failed to store it.
+    pub(super) fn settle(&mut self, at: u32) {
+        let stripe = &mut self.cache[at];
+        let row = stripe.row;
+        let known = roles(stripe.unwritten).all(|slot| !self.settled.writable(slot, row));
+        if known {
+            self.finish(at);
+        } else {
+            stripe.phase = Phase::Settling;
+            self.settling.push(at);
+        }
+    }
+
+    /// The round is stored: keep what may be cached, and answer.
+    fn finish(&mut self, at: u32) {
+        let stripe = &mut self.cache[at];
+        // What was read in vain and written again without an error is corrected.
+        let healed = roles(stripe.heal & stripe.unread)
+            .filter(|&k| stripe.unwritten & (1 << self.geometry.member(stripe.row, k)) == 0)
+            .count();
+        self.counters.corrected_reads += healed as u64;
+        for role in roles(stripe.dirty) {
+            let fresh = stripe.fresh[role].take().expect("dirty means fresh");
+            let old = stripe.pages[role].take();
+            stripe.pages[role] = if stripe.own & (1 << role) != 0 {
+                Some(fresh)
+            } else {
+                // The host's buffer goes back to the host; a page of ours that held the old bytes
+                // may as well hold the new ones.
+                old.and_then(|old| old.try_into_mut().ok()).map(|mut page| {
+                    page.copy_from_slice(&fresh);
+                    page.freeze()
+                })
+            };
+        }
+        self.end_round(at, Status::Ok);
+    }
+
+    /// The round can't be served with what can be read: alone, some of its fragments may be.
+    fn hopeless(&mut self, at: u32) {
+        let stripe = &mut self.cache[at];
+        let mut round = std::mem::replace(&mut stripe.round, Fragments::EMPTY);
+        if round.first == round.last {
+            stripe.round = round;
+            self.counters.unrecovered += 1;
+            return self.fail_round(at, Status::MediumError);
+        }
+        if !stripe.pending.is_empty() {
+            self.fragments[round.last as usize].next = stripe.pending.first;
+            round.last = stripe.pending.last;
+        }
+        stripe.pending = round;
+        stripe.solo = true;
+        stripe.unread = 0;
+        stripe.heal = 0;
+        stripe.spare.clear();
+        stripe.phase = Phase::Ready;
+        self.ready.push_back(at);
+    }
+
+    /// Ends a round that could not be done. What the members hold now is not known here.
+    pub(super) fn fail_round(&mut self, at: u32, status: Status) {
+        let stripe = &mut self.cache[at];
+        stripe.fresh.fill(None);
+        stripe.forget();
+        self.end_round(at, status);
+    }
+
+    fn end_round(&mut self, at: u32, status: Status) {
+        let stripe = &mut self.cache[at];
+        assert_eq!(stripe.in_flight, 0, "a round ends with its I/O");
+        let number = stripe.number;
+        let mut next = std::mem::replace(&mut stripe.round, Fragments::EMPTY).first;
+        stripe.plan = None;
+        stripe.spare.clear();
+        stripe.unread = 0;
+        stripe.heal = 0;
+        stripe.unwritten = 0;
+        stripe.own = 0;
+        stripe.dirty = 0;
+        if stripe.pending.is_empty() {
+            stripe.solo = false;
+            self.cache.release(at);
+        } else {
+            stripe.phase = Phase::Ready;
+            self.ready.push_back(at);
+        }
+        while next != NONE {
+            let following = self.fragments[next as usize].next;
+            self.end_fragment(next, number, status);
+            next = following;
+        }
+    }
+}
+
+/// The bytes of a role as the fragments so far leave them.
+fn current<'a>(stripe: &'a Stripe, draft: Option<&'a BufMut>, role: usize) -> &'a [u8] {
+    if let Some(page) = draft {
+        return page;
+    }
+    let page = stripe.fresh[role].as_ref().or(stripe.pages[role].as_ref());
+    page.expect("the plan has what is looked at")
+}
+
+/// The page in which a role is put together from old bytes and several payloads.
+fn compose<'a>(
+    stripe: &mut Stripe,
+    draft: &'a mut Option<BufMut>,
+    role: usize,
+    stripe_bytes: usize,
+) -> &'a mut BufMut {
+    if draft.is_none() {
+        let mut page = stripe.spare.pop().expect("reserved with the plan");
+        page.truncate(stripe_bytes);
+        // Without old bytes the payloads cover the whole page.
+        let base = stripe.fresh[role]
+            .take()
+            .or_else(|| stripe.pages[role].clone());
+        if let Some(base) = base {
+            page.copy_from_slice(&base);
+        }
+        *draft = Some(page);
+    }
+    draft.as_mut().expect("made above")
+}
+
+/// Most blocks that one pass of [`xor`] takes.
+const SOURCES: usize = 64;
+
+/// Computes the parity of a round into `page`.
+fn parity(stripe: &Stripe, plan: Plan, dirty: Mask, page: &mut BufMut) {
+    let data = stripe.pages.len() - 1;
+    let mut sources: SmallVec<[&[u8]; 16]> = SmallVec::new();
+    let old = |role: usize| -> &[u8] { stripe.pages[role].as_ref().expect("planned") };
+    match plan.method {
+        Method::Full | Method::Reconstruct => {
+            for role in 0..data {
+                match &stripe.fresh[role] {
+                    Some(fresh) => sources.push(fresh),
+                    None => sources.push(old(role)),
+                }
+            }
+        }
+        Method::Modify => {
+            sources.push(old(data));
+            for role in roles(dirty) {
+                sources.push(old(role));
+                sources.push(stripe.fresh[role].as_ref().expect("dirty means fresh"));
+            }
+        }
+        Method::None => unreachable!("no parity without a method"),
+    }
+    let (first, more) = sources.split_at(sources.len().min(SOURCES));
+    xor::xor_into(page, first);
+    if !more.is_empty() {
+        xor::xor_assign(page, more);
+    }
+}

@@ -1,0 +1,441 @@
+//! The router: takes a host's request apart by where its rows live, and puts the answers together.
+//!
+//! Reads of rows whose members can be read go straight to the members of this reactor. All else
+//! goes to the owners of the rows as jobs. A read that a member could not serve becomes a job.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::geometry::Geometry;
+use super::message::{Done, Job, NodeId};
+use super::node::Effect;
+use super::payload;
+use super::view::View;
+use crate::bdev::{Completion, Data, Op, Request, Status};
+use crate::memory::SegmentsMut;
+
+/// Host requests of one node under way at once.
+pub(super) const REQUESTS: usize = 4096;
+/// Parts of one request under way at once.
+const PARTS: u32 = 64;
+
+/// What the router wants done.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// A request to the member in a slot.
+    Member(usize, Request),
+    /// A job for a node.
+    Owner(NodeId, Job),
+    /// A host's request is done.
+    Complete(Effect),
+}
+
+/// A host's request under way.
+#[derive(Debug)]
+struct HostRequest {
+    token: u64,
+    op: Op,
+    offset: u64,
+    len: u64,
+    /// Bytes whose parts are on their way.
+    cut: u64,
+    /// Parts on their way.
+    left: u32,
+    status: Status,
+    /// A write's buffers, or the part of a read's that is not cut off yet.
+    data: Data,
+    /// A read's parts: where each begins, how long it is, and its buffers once it is done.
+    pieces: Vec<Piece>,
+    /// Slots that failed to flush.
+    unflushed: u64,
+}
+
+#[derive(Debug)]
+struct Piece {
+    offset: u64,
+    len: u64,
+    buffers: SegmentsMut,
+}
+
+#[derive(Debug)]
+pub(super) struct Router {
+    id: NodeId,
+    geometry: Geometry,
+    block_bytes: u32,
+    view: Arc<View>,
+    settled: Arc<View>,
+    /// Slots whose members have a volatile cache.
+    write_caches: u64,
+    requests: Slab<HostRequest>,
+    /// Piece lists of requests that are done, for the next ones.
+    spare: Vec<Vec<Piece>>,
+    /// Flushes that wait until all nodes know of a failed member.
+    settling: Vec<u32>,
+    parts: VecDeque<Part>,
+}
+
+impl Router {
+    pub(super) fn new(
+        id: NodeId,
+        geometry: Geometry,
+        block_bytes: u32,
+        view: Arc<View>,
+        write_caches: u64,
+    ) -> Self {
+        Self {
+            id,
+            geometry,
+            block_bytes,
+            view: view.clone(),
+            settled: view,
+            write_caches,
+            requests: Slab::with_capacity(REQUESTS),
+            spare: Vec::new(),
+            settling: Vec::new(),
+            parts: VecDeque::with_capacity(256),
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.requests.len() >= REQUESTS
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(super) fn next_part(&mut self) -> Option<Part> {
+        self.parts.pop_front()
+    }
+
+    pub(super) fn set_write_cache(&mut self, slot: usize, present: bool) {
+        self.write_caches &= !(1 << slot);
+        self.write_caches |= u64::from(present) << slot;
+    }
+
+    pub(super) fn adopt(&mut self, view: &Arc<View>) {
+        self.view = view.clone();
+        if !view.online {
+            for at in std::mem::take(&mut self.settling) {
+                self.fail(at, Status::Offline);
+                self.end_if_done(at);
+            }
+        }
+    }
+
+    pub(super) fn settled(&mut self, view: &Arc<View>) {
+        self.settled = view.clone();
+        // As for rounds: a flush still under way must not wait for this slot's next member.
+        if let Some(lost) = view.lost() {
+            for (_, host) in self.requests.iter_mut() {
+                host.unflushed &= !(1 << lost);
+            }
+        }
+        for at in std::mem::take(&mut self.settling) {
+            self.settle(at);
+        }
+    }
+
+    /// Takes a request in and cuts off as many parts as may be under way.
+    pub(super) fn submit(&mut self, request: Request) {
+        let Request {
+            token,
+            op,
+            lba,
+            blocks,
+            data,
+        } = request;
+        let block = u64::from(self.block_bytes);
+        let expected = op.payload(blocks, self.block_bytes);
+        assert_eq!(
+            data.len(),
+            expected,
+            "buffers of a {op:?} of {blocks} blocks"
+        );
+        let volume_blocks = self.geometry.volume_bytes() / block;
+        let inside = lba
+            .checked_add(u64::from(blocks))
+            .is_some_and(|end| end <= volume_blocks);
+        let refused = if !self.view.online {
+            Some(Status::Offline)
+        } else if !inside {
+            Some(Status::OutOfRange)
+        } else if blocks == 0 && op != Op::Flush {
+            Some(Status::Ok)
+        } else if blocks != 1 && matches!(op, Op::CompareAndWrite { .. }) {
+            Some(Status::Unsupported)
+        } else {
+            None
+        };
+        if let Some(status) = refused {
+            let completion = Completion {
+                token,
+                status,
+                data,
+            };
+            let bytes = u64::from(blocks) * block;
+            return self.complete(completion, op, bytes);
+        }
+        let at = self.requests.insert(HostRequest {
+            token,
+            op,
+            offset: lba * block,
+            len: u64::from(blocks) * block,
+            cut: 0,
+            left: 0,
+            status: Status::Ok,
+            data,
+            pieces: self.spare.pop().unwrap_or_default(),
+            unflushed: 0,
+        }) as u32;
+        match op {
+            Op::Flush => self.flush(at),
+            Op::Read => self.read(at),
+            _ => self.hand_out(at),
+        }
+    }
+
+    /// A read, chunk by chunk: straight to the member where that is allowed.
+    fn read(&mut self, at: u32) {
+        let host = &mut self.requests[at as usize];
+        let Data::Read(mut rest) = std::mem::take(&mut host.data) else {
+            unreachable!("a read has buffers to fill");
+        };
+        while host.cut < host.len {
+            let offset = host.offset + host.cut;
+            let place = self.geometry.place(offset);
+            let in_chunk = u64::from(self.geometry.chunk_bytes() - place.within);
+            let len = in_chunk.min(host.len - host.cut);
+            let buffers = match len == host.len {
+                true => std::mem::take(&mut rest),
+                false => payload::take_front(&mut rest, len as usize),
+            };
+            let piece = host.pieces.len() as u32;
+            host.pieces.push(Piece {
+                offset,
+                len,
+                buffers: SegmentsMut::new(),
+            });
+            host.cut += len;
+            host.left += 1;
+            let slot = self.geometry.member(place.row, place.role);
+            let part = if self.view.readable(slot, place.row) {
+                let chunk = u64::from(self.geometry.chunk_bytes());
+                let on_member = place.row * chunk + u64::from(place.within);
+                let block = u64::from(self.block_bytes);
+                let request = Request {
+                    token: u64::from(at) << 24 | u64::from(piece),
+                    op: Op::Read,
+                    lba: on_member / block,
+                    blocks: (len / block) as u32,
+                    data: Data::Read(buffers),
+                };
+                Part::Member(slot, request)
+            } else {
+                let job = Job {
+                    origin: self.id,
+                    request: at,
+                    piece,
+                    op: Op::Read,
+                    offset,
+                    len,
+                    data: Data::Read(buffers),
+                };
+                Part::Owner(self.geometry.owner(place.row), job)
+            };
+            self.parts.push_back(part);
+        }
+    }
+
+    /// Anything else, run of rows by run of rows, to the owners.
+    fn hand_out(&mut self, at: u32) {
+        let host = &mut self.requests[at as usize];
+        while host.cut < host.len && host.left < PARTS {
+            let offset = host.offset + host.cut;
+            let len = (self.geometry.run_end(offset) - offset).min(host.len - host.cut);
+            let whole = len == host.len;
+            let data = match (&host.data, whole) {
+                (_, true) => std::mem::take(&mut host.data),
+                (Data::Write(segments), false) => {
+                    let part = payload::slice(segments, host.cut as usize, len as usize);
+                    Data::Write(part)
+                }
+                (_, false) => Data::None,
+            };
+            host.cut += len;
+            host.left += 1;
+            let row = self.geometry.place(offset).row;
+            let job = Job {
+                origin: self.id,
+                request: at,
+                piece: u32::from(whole),
+                op: host.op,
+                offset,
+                len,
+                data,
+            };
+            let owner = self.geometry.owner(row);
+            self.parts.push_back(Part::Owner(owner, job));
+        }
+    }
+
+    /// Writes are through to the members when they are acknowledged, so a flush is theirs to do.
+    fn flush(&mut self, at: u32) {
+        let host = &mut self.requests[at as usize];
+        for slot in 0..self.geometry.members() {
+            if self.write_caches & (1 << slot) != 0 && self.view.present(slot) {
+                host.left += 1;
+                let request = Request {
+                    token: u64::from(at) << 24 | slot as u64,
+                    op: Op::Flush,
+                    lba: 0,
+                    blocks: 0,
+                    data: Data::None,
+                };
+                self.parts.push_back(Part::Member(slot, request));
+            }
+        }
+        self.end_if_done(at);
+    }
+
+    /// A member answered a part. Returns what to report of the member, if it failed.
+    pub(super) fn member_done(
+        &mut self,
+        token: u64,
+        slot: usize,
+        status: Status,
+        data: Data,
+    ) -> Option<Status> {
+        let at = (token >> 24) as u32;
+        let piece = (token & 0xff_ffff) as usize;
+        let host = &mut self.requests[at as usize];
+        if host.op == Op::Flush {
+            host.left -= 1;
+            if status != Status::Ok {
+                host.unflushed |= 1 << slot;
+            }
+            self.settle(at);
+            return (status != Status::Ok).then_some(status);
+        }
+        if status == Status::Ok {
+            host.left -= 1;
+            self.put_back(at, piece, data);
+            self.end_if_done(at);
+            return None;
+        }
+        // Its owner finds out what can be done about it.
+        let Piece { offset, len, .. } = host.pieces[piece];
+        let row = self.geometry.place(offset).row;
+        let job = Job {
+            origin: self.id,
+            request: at,
+            piece: piece as u32,
+            op: Op::Read,
+            offset,
+            len,
+            data,
+        };
+        let owner = self.geometry.owner(row);
+        self.parts.push_back(Part::Owner(owner, job));
+        (status == Status::Gone).then_some(status)
+    }
+
+    /// An owner answered a part.
+    pub(super) fn done(&mut self, done: Done) {
+        let Done {
+            request,
+            piece,
+            status,
+            data,
+        } = done;
+        let host = &mut self.requests[request as usize];
+        host.left -= 1;
+        if host.op == Op::Read {
+            self.put_back(request, piece as usize, data);
+        } else if piece == 1 {
+            // The whole payload was lent to the one owner.
+            host.data = data;
+        }
+        if status != Status::Ok {
+            self.fail(request, status);
+        }
+        let host = &self.requests[request as usize];
+        if host.op != Op::Read && host.cut < host.len {
+            self.hand_out(request);
+        }
+        self.end_if_done(request);
+    }
+
+    fn put_back(&mut self, at: u32, piece: usize, data: Data) {
+        let Data::Read(buffers) = data else {
+            unreachable!("a read's buffers come back");
+        };
+        self.requests[at as usize].pieces[piece].buffers = buffers;
+    }
+
+    /// An error outweighs a miscompare, and the first of a kind stands.
+    fn fail(&mut self, at: u32, status: Status) {
+        let host = &mut self.requests[at as usize];
+        if matches!(host.status, Status::Ok | Status::Miscompare) {
+            host.status = status;
+        }
+    }
+
+    /// Ends a flush once every node knows of the members that failed it.
+    fn settle(&mut self, at: u32) {
+        let host = &self.requests[at as usize];
+        if host.left > 0 {
+            return;
+        }
+        let mut slots = (0..self.geometry.members()).filter(|s| host.unflushed & (1 << s) != 0);
+        let known = slots.all(|slot| !self.settled.present(slot));
+        if !self.view.online {
+            self.fail(at, Status::Offline);
+            self.end_if_done(at);
+        } else if known {
+            self.end_if_done(at);
+        } else {
+            self.settling.push(at);
+        }
+    }
+
+    fn end_if_done(&mut self, at: u32) {
+        let host = &self.requests[at as usize];
+        if host.left > 0 || host.cut < host.len {
+            return;
+        }
+        let mut host = self.requests.remove(at as usize);
+        let data = match host.op {
+            Op::Read => {
+                let mut whole = SegmentsMut::new();
+                for piece in host.pieces.drain(..) {
+                    match whole.is_empty() {
+                        true => whole = piece.buffers,
+                        false => payload::append(&mut whole, piece.buffers),
+                    }
+                }
+                Data::Read(whole)
+            }
+            _ => host.data,
+        };
+        self.spare.push(host.pieces);
+        let completion = Completion {
+            token: host.token,
+            status: host.status,
+            data,
+        };
+        self.complete(completion, host.op, host.len);
+    }
+
+    fn complete(&mut self, completion: Completion, op: Op, bytes: u64) {
+        self.parts.push_back(Part::Complete(Effect::Complete {
+            completion,
+            op,
+            bytes,
+        }));
+    }
+}
+
+const _: () = assert!(REQUESTS < 1 << 38, "a token has room for the request");

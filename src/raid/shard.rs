@@ -1,0 +1,332 @@
+//! A shard: the rows of one owner, their stripe cache, and what is being done to them.
+//!
+//! A state machine without I/O, clock or threads. Events go in ([`Shard::accept`],
+//! [`Shard::member_done`], [`Shard::adopt`], [`Shard::settled`]); [`Shard::run`], once per turn,
+//! begins what has gathered in the stripes since the last one, and leaves member requests,
+//! finished jobs and reports in [`Outcome`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::cache::StripeCache;
+use super::counters::Counters;
+use super::geometry::Geometry;
+use super::member_io::{MemberIo, PageIo};
+use super::message::{Done, Job, NodeId};
+use super::rebuild::Window;
+use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
+use super::view::View;
+use crate::bdev::{Op, Request, Status};
+use crate::memory::{Buf, BufMut, Pool};
+
+/// What a shard wants from the outside since it was last asked.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Requests to members, by slot. The token is the shard's name for the I/O.
+    pub requests: Vec<(usize, Request)>,
+    /// Jobs that ended, with the node they came from.
+    pub done: Vec<(NodeId, Done)>,
+    /// Members that failed, by slot.
+    pub failures: Vec<(usize, Status)>,
+    /// The rebuild window of this epoch is done; the stripe that could not be rebuilt, if any.
+    pub rebuilt: Option<(u64, Option<u64>)>,
+}
+
+/// A job that this shard has taken on.
+#[derive(Debug)]
+pub(super) struct OwnedJob {
+    pub job: Job,
+    /// Bytes whose fragments are in their stripes.
+    admitted: u64,
+    /// Fragments not yet done.
+    left: u32,
+    pub status: Status,
+}
+
+impl OwnedJob {
+    pub(super) fn fua(&self) -> bool {
+        match self.job.op {
+            Op::Write { fua } | Op::WriteZeroes { fua, .. } | Op::CompareAndWrite { fua } => fua,
+            Op::Read | Op::Compare | Op::Flush => false,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) id: NodeId,
+    pub(super) geometry: Geometry,
+    pub(super) block_bytes: u32,
+    /// Most pages in one member request.
+    pub(super) merge: usize,
+    pub(super) view: Arc<View>,
+    pub(super) settled: Arc<View>,
+    pub(super) cache: StripeCache,
+    pub(super) fragments: Slab<Fragment>,
+    pub(super) jobs: Slab<OwnedJob>,
+    /// Jobs that are not wholly in their stripes yet, in order of arrival.
+    intake: VecDeque<u32>,
+    /// Stripes that begin a round at the end of the turn.
+    pub(super) ready: VecDeque<u32>,
+    /// Stripes that wait for pages, in order.
+    pub(super) starved: VecDeque<u32>,
+    /// Stripes that wait until all nodes know of a failure.
+    pub(super) settling: Vec<u32>,
+    pub(super) pool: Pool,
+    /// A page of zeros, for everybody.
+    pub(super) zero: Buf,
+    /// Scratch of [`Shard::apply`]: a page being composed, by role.
+    pub(super) drafts: Box<[Option<BufMut>]>,
+    /// Page I/O of this turn, before it is merged.
+    pub(super) page_ios: Vec<PageIo>,
+    pub(super) ios: Slab<MemberIo>,
+    pub(super) window: Option<Window>,
+    pub(super) out: Outcome,
+    pub(super) counters: Counters,
+}
+
+/// Most fragments of one shard in their stripes at once.
+const FRAGMENTS: usize = 16 * 1024;
+
+impl Shard {
+    /// A shard with `stripes` stripes and the pages of `pool`, one stripe's bytes each, that puts
+    /// at most `merge` pages into one member request.
+    pub(super) fn new(
+        id: NodeId,
+        geometry: Geometry,
+        block_bytes: u32,
+        view: Arc<View>,
+        stripes: usize,
+        merge: usize,
+        pool: Pool,
+    ) -> Self {
+        let stripe_bytes = geometry.stripe_bytes() as usize;
+        assert!(pool.slot_size() >= stripe_bytes, "a page holds a stripe");
+        assert!(pool.capacity() > Self::pages_min(geometry.members()));
+        let mut zero = pool.take().expect("the pool is new");
+        zero.fill(0);
+        zero.truncate(stripe_bytes);
+        Self {
+            id,
+            geometry,
+            block_bytes,
+            merge,
+            settled: view.clone(),
+            view,
+            cache: StripeCache::new(stripes, geometry.members()),
+            fragments: Slab::with_capacity(FRAGMENTS),
+            jobs: Slab::with_capacity(1024),
+            intake: VecDeque::with_capacity(1024),
+            ready: VecDeque::with_capacity(stripes),
+            starved: VecDeque::with_capacity(stripes),
+            settling: Vec::with_capacity(stripes),
+            pool,
+            zero: zero.freeze(),
+            drafts: (0..geometry.members()).map(|_| None).collect(),
+            page_ios: Vec::with_capacity(1024),
+            ios: Slab::with_capacity(1024),
+            window: None,
+            out: Outcome::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Fewest pages a shard can work with: twice what one stripe may need at once, so that one
+    /// that has to read again after an error never waits for the others.
+    pub(super) fn pages_min(members: usize) -> usize {
+        2 * (2 * members + 2) + 1
+    }
+
+    /// Takes on a part of a host's request. Its fragments join their stripes at once if there is
+    /// room, else as room comes.
+    pub(super) fn accept(&mut self, job: Job) {
+        debug_assert_eq!(
+            self.geometry.owner(self.geometry.place(job.offset).row),
+            self.id
+        );
+        let at = self.jobs.insert(OwnedJob {
+            job,
+            admitted: 0,
+            left: 0,
+            status: Status::Ok,
+        });
+        self.intake.push_back(at as u32);
+        self.admit();
+    }
+
+    /// Moves fragments of waiting jobs into their stripes, in order, while there is room.
+    fn admit(&mut self) {
+        while let Some(&at) = self.intake.front() {
+            if !self.view.online {
+                let owned = &mut self.jobs[at as usize];
+                owned.status = Status::Offline;
+                owned.admitted = owned.job.len;
+            } else if !self.admit_job(at) {
+                return;
+            }
+            self.intake.pop_front();
+            self.end_if_done(at);
+        }
+    }
+
+    fn admit_job(&mut self, at: u32) -> bool {
+        loop {
+            let owned = &self.jobs[at as usize];
+            if owned.admitted == owned.job.len {
+                return true;
+            }
+            if self.fragments.len() >= FRAGMENTS {
+                return false;
+            }
+            let place = self.geometry.place(owned.job.offset + owned.admitted);
+            let (number, start) = self.geometry.stripe_of(place);
+            let room = u64::from(self.geometry.stripe_bytes() - start);
+            let len = room.min(owned.job.len - owned.admitted) as u32;
+            let kind = match owned.job.op {
+                Op::Read => FragmentKind::Read,
+                Op::Write { .. } => FragmentKind::Write,
+                Op::WriteZeroes { .. } => FragmentKind::Zero,
+                Op::Compare => FragmentKind::Compare,
+                Op::CompareAndWrite { .. } => FragmentKind::CompareAndWrite,
+                Op::Flush => unreachable!("a flush has no owner"),
+            };
+            let fragment = Fragment {
+                job: at,
+                next: NONE,
+                kind,
+                role: place.role as u8,
+                start,
+                len,
+                at: owned.admitted as u32,
+            };
+            if !self.attach(number, place.row, fragment) {
+                return false;
+            }
+            let owned = &mut self.jobs[at as usize];
+            owned.admitted += u64::from(len);
+            owned.left += 1;
+        }
+    }
+
+    /// Puts a fragment into its stripe; `false` while there is no stripe to be had.
+    pub(super) fn attach(&mut self, number: u64, row: u64, fragment: Fragment) -> bool {
+        let Some(at) = self.cache.acquire(number, row) else {
+            return false;
+        };
+        let index = self.fragments.insert(fragment) as u32;
+        let stripe = &mut self.cache[at];
+        let fresh = stripe.pending.is_empty();
+        let mut pending = stripe.pending;
+        append(&mut self.fragments, &mut pending, index);
+        stripe.pending = pending;
+        // It was idle or new exactly if this is its first fragment and no round is under way.
+        if fresh && stripe.phase == Phase::Ready && stripe.round.is_empty() {
+            self.ready.push_back(at);
+        }
+        true
+    }
+
+    /// Ends a fragment of a stripe and, with the last one, its job.
+    pub(super) fn end_fragment(&mut self, index: u32, number: u64, status: Status) {
+        let fragment = self.fragments.remove(index as usize);
+        if fragment.kind == FragmentKind::Rebuild {
+            return self.end_rebuild(&fragment, number, status);
+        }
+        let owned = &mut self.jobs[fragment.job as usize];
+        owned.left -= 1;
+        if status != Status::Ok && owned.status == Status::Ok {
+            owned.status = status;
+        }
+        self.end_if_done(fragment.job);
+    }
+
+    fn end_if_done(&mut self, at: u32) {
+        let owned = &self.jobs[at as usize];
+        if owned.left > 0 || owned.admitted < owned.job.len {
+            return;
+        }
+        let OwnedJob { job, status, .. } = self.jobs.remove(at as usize);
+        let done = Done {
+            request: job.request,
+            piece: job.piece,
+            status,
+            data: job.data,
+        };
+        self.out.done.push((job.origin, done));
+    }
+
+    /// Replaces the view. What is under way goes on, and looks at the new one at its next step.
+    pub(super) fn adopt(&mut self, view: &Arc<View>) {
+        self.view = view.clone();
+        self.open_window();
+        if !view.online {
+            for at in std::mem::take(&mut self.settling) {
+                self.fail_round(at, Status::Offline);
+            }
+        }
+    }
+
+    /// Every node has adopted `view`: whatever waited for that goes on.
+    pub(super) fn settled(&mut self, view: &Arc<View>) {
+        self.settled = view.clone();
+        // Rounds still writing have nothing more to wait for either, and must not: by the time
+        // they end, another member may be in this slot.
+        if let Some(lost) = view.lost() {
+            for stripe in self.cache.iter_mut() {
+                stripe.unwritten &= !(1 << lost);
+            }
+        }
+        for at in std::mem::take(&mut self.settling) {
+            self.settle(at);
+        }
+    }
+
+    /// The end of a turn: begins what has gathered, and merges the I/O of all stripes.
+    /// Says whether anything was done.
+    pub(super) fn run(&mut self) -> bool {
+        let mut worked = false;
+        loop {
+            self.admit();
+            self.fill_window();
+            // In order, and not past the first that still can't have its pages.
+            while let Some(at) = self.starved.pop_front() {
+                self.cache[at].phase = Phase::Ready;
+                self.begin(at);
+                if self.cache[at].phase == Phase::Starved {
+                    if self.starved.back() == Some(&at) {
+                        self.starved.rotate_right(1);
+                    }
+                    break;
+                }
+                worked = true;
+            }
+            let gathered = self.ready.len();
+            if gathered == 0 {
+                break;
+            }
+            for _ in 0..gathered {
+                let at = self.ready.pop_front().expect("counted above");
+                self.begin(at);
+            }
+            worked = true;
+        }
+        self.issue();
+        worked
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.fragments.is_empty() && self.jobs.is_empty() && self.ios.is_empty()
+    }
+}
+
+/// Puts a fragment at the end of a list.
+pub(super) fn append(all: &mut Slab<Fragment>, list: &mut Fragments, index: u32) {
+    match list.last {
+        NONE => list.first = index,
+        last => all[last as usize].next = index,
+    }
+    list.last = index;
+}

@@ -1,0 +1,154 @@
+//! One stripe in the cache: what is known of its bytes, who waits for it, what it is doing.
+
+use super::geometry::Mask;
+use super::plan::Plan;
+use crate::memory::{Buf, BufMut};
+
+/// No index.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A host request's (or a rebuild's) business with one data role of one stripe.
+#[derive(Debug)]
+pub(super) struct Fragment {
+    /// The job it is part of; [`NONE`] for a rebuild.
+    pub job: u32,
+    /// The next fragment of the same stripe, in order of arrival.
+    pub next: u32,
+    /// What it does.
+    pub kind: FragmentKind,
+    /// The role it is about.
+    pub role: u8,
+    /// First byte inside the stripe.
+    pub start: u32,
+    /// Number of bytes.
+    pub len: u32,
+    /// First byte inside the job's payload.
+    pub at: u32,
+}
+
+/// What a fragment does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FragmentKind {
+    Read,
+    Write,
+    Zero,
+    Compare,
+    CompareAndWrite,
+    /// Compute the role from the others and store it, because its member is being rebuilt.
+    Rebuild,
+}
+
+/// A first-in-first-out list of fragments, linked through [`Fragment::next`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fragments {
+    pub first: u32,
+    pub last: u32,
+}
+
+impl Fragments {
+    pub(super) const EMPTY: Self = Self {
+        first: NONE,
+        last: NONE,
+    };
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first == NONE
+    }
+}
+
+/// Where a stripe is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// In the pool, for no stripe in particular.
+    Free,
+    /// Nothing to do; what it has cached may be thrown away.
+    Idle,
+    /// Has fragments, begins its round at the end of the turn.
+    Ready,
+    /// Could not begin for want of pages.
+    Starved,
+    /// Reads of its round are in flight.
+    Reading,
+    /// Writes of its round are in flight.
+    Writing,
+    /// Written, but for a member that failed: waits until every node knows of it.
+    Settling,
+}
+
+/// A stripe. The arrays have one entry per role.
+#[derive(Debug)]
+pub(super) struct Stripe {
+    pub number: u64,
+    pub row: u64,
+    pub phase: Phase,
+    /// The bytes that the members hold (or would, if they were there).
+    pub pages: Box<[Option<Buf>]>,
+    /// The bytes that this round stores.
+    pub fresh: Box<[Option<Buf>]>,
+    /// For each role, which granules of it this round overwrites.
+    pub covered: Box<[u64]>,
+    /// Fragments for the next round.
+    pub pending: Fragments,
+    /// Fragments of this round.
+    pub round: Fragments,
+    /// Take one fragment a round: together they can't be served, alone some may.
+    pub solo: bool,
+    pub plan: Option<Plan>,
+    /// Pages set aside for this round.
+    pub spare: Vec<BufMut>,
+    /// Member I/Os of this round in flight.
+    pub in_flight: u32,
+    /// Roles whose member could not read them in this round.
+    pub unread: Mask,
+    /// Of those, the ones to be written again with what was reconstructed.
+    pub heal: Mask,
+    /// Slots whose member failed a write in this round.
+    pub unwritten: u64,
+    /// Roles whose fresh bytes are in a page of ours, which may stay cached.
+    pub own: Mask,
+    /// Roles written in this round.
+    pub dirty: Mask,
+    /// Neighbours in the list of idle stripes.
+    pub newer: u32,
+    pub older: u32,
+}
+
+impl Stripe {
+    pub(super) fn new(members: usize) -> Self {
+        Self {
+            number: u64::MAX,
+            row: 0,
+            phase: Phase::Free,
+            pages: vec![None; members].into(),
+            fresh: vec![None; members].into(),
+            covered: vec![0; members].into(),
+            pending: Fragments::EMPTY,
+            round: Fragments::EMPTY,
+            solo: false,
+            plan: None,
+            spare: Vec::with_capacity(members + 2),
+            in_flight: 0,
+            unread: 0,
+            heal: 0,
+            unwritten: 0,
+            own: 0,
+            dirty: 0,
+            newer: NONE,
+            older: NONE,
+        }
+    }
+
+    /// Roles whose old bytes are at hand.
+    pub(super) fn cached(&self) -> Mask {
+        let mut mask = 0;
+        for (role, page) in self.pages.iter().enumerate() {
+            mask |= Mask::from(page.is_some()) << role;
+        }
+        mask
+    }
+
+    /// Throws away what is cached.
+    pub(super) fn forget(&mut self) {
+        self.pages.fill(None);
+    }
+}

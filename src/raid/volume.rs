@@ -1,0 +1,372 @@
+//! The volume as a block device: made by the control thread, opened by every reactor.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::array::{Control, RebuildOptions};
+use super::channel::VolumeChannel;
+use super::counters::Counters;
+use super::error::VolumeError;
+use super::geometry::{Geometry, Layout};
+use super::message::Message;
+use super::node::{Node, NodeConfig};
+use super::status::{State, Status, StatusCell};
+use super::view::View;
+use crate::bdev::{self, Bdev, Info, OpenError};
+use crate::memory::{Arena, Pool};
+use crate::reactor::{self, Mailbox, MailboxSender, Port, Waker};
+
+/// What a volume is made with, besides its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeConfig {
+    /// Name of the device.
+    pub name: String,
+    /// Its identity; a random one if not given.
+    pub uuid: Option<Uuid>,
+    /// Chunk in bytes: a power of two from 4 KiB to 1 MiB. SPDK's `strip_size_kb`.
+    pub chunk_bytes: u32,
+    /// Stripe in bytes: a power of two from 4 KiB to the chunk.
+    pub stripe_bytes: u32,
+    /// Where parity goes.
+    pub layout: Layout,
+    /// Rows that follow one another with one owner.
+    pub shard_run: u32,
+    /// Stripes in the cache of each reactor.
+    pub stripes: usize,
+    /// The pace of rebuilds.
+    pub rebuild: RebuildOptions,
+}
+
+impl VolumeConfig {
+    /// The defaults: stripes of 4 KiB, left-symmetric, runs of 16 rows, 1024 stripes a reactor.
+    pub fn new(name: &str, chunk_bytes: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            uuid: None,
+            chunk_bytes,
+            stripe_bytes: 4096,
+            layout: Layout::default(),
+            shard_run: 16,
+            stripes: 1024,
+            rebuild: RebuildOptions::default(),
+        }
+    }
+}
+
+/// Requests to members are cut at this many bytes, or at what the smallest of them takes.
+const MEMBER_REQUEST_BYTES: u32 = 256 << 10;
+/// Largest request to a volume in bytes.
+const REQUEST_BYTES: u32 = 16 << 20;
+/// Messages in each ring between two reactors.
+const RING: usize = 1024;
+/// Requests of the control thread that wait for node 0.
+const CONTROLS: usize = 64;
+
+/// A RAID5 volume. Shared between threads; its I/O goes through one channel per reactor.
+#[derive(Debug)]
+pub struct Volume {
+    info: Arc<Info>,
+    config: VolumeConfig,
+    geometry: Geometry,
+    /// What each reactor takes when it opens the volume.
+    parts: Mutex<Vec<Option<NodeParts>>>,
+    status: StatusCell,
+    counters: CountersCell,
+    control: MailboxSender<Control>,
+}
+
+/// The counters of every node, published by the nodes now and then.
+pub(super) type CountersCell = Arc<Mutex<Vec<Counters>>>;
+
+/// A reactor's part of a volume, before it is opened.
+#[derive(Debug)]
+pub(super) struct NodeParts {
+    pub node: Node,
+    pub members: Vec<Option<Arc<dyn Bdev>>>,
+    pub port: Port<Message>,
+    pub control: Option<Mailbox<Control>>,
+}
+
+/// A change that was asked for and may still be under way.
+#[derive(Debug)]
+pub struct Ticket {
+    answer: mpsc::Receiver<Result<(), VolumeError>>,
+}
+
+impl Ticket {
+    /// Waits until the change is in force on every reactor.
+    ///
+    /// # Errors
+    /// Why it was refused; [`VolumeError::Timeout`] when the reactors do not answer in time.
+    pub fn wait(self, limit: Duration) -> Result<(), VolumeError> {
+        let timeout = Err(VolumeError::Timeout(limit.as_secs()));
+        self.answer.recv_timeout(limit).unwrap_or(timeout)
+    }
+
+    /// The answer, if there is one already.
+    pub fn poll(&self) -> Option<Result<(), VolumeError>> {
+        self.answer.try_recv().ok()
+    }
+}
+
+impl Volume {
+    /// Makes a volume over `members`, in the order of their slots; one may be missing. The
+    /// smallest member decides how much of each is used. `wakers` are those of all reactors: the
+    /// volume works once each of them has opened it.
+    ///
+    /// # Errors
+    /// [`VolumeError`] naming what is wrong with the configuration or with a member.
+    pub fn new(
+        config: VolumeConfig,
+        members: Vec<Option<Arc<dyn Bdev>>>,
+        wakers: &[Waker],
+        arena: &Arena,
+    ) -> Result<Arc<Self>, VolumeError> {
+        let (block_bytes, member_bytes) = check_members(&members)?;
+        let nodes = wakers.len();
+        let geometry = Geometry::new(
+            members.len(),
+            member_bytes,
+            config.chunk_bytes,
+            config.stripe_bytes,
+            config.layout,
+        )?
+        .with_shards(nodes, config.shard_run.max(1));
+        let infos = || members.iter().flatten().map(|m| m.info());
+        let write_cache = infos().any(|i| i.write_cache);
+        let member_request = infos()
+            .map(|i| i.max_blocks.saturating_mul(block_bytes))
+            .fold(MEMBER_REQUEST_BYTES, u32::min);
+        let block = u64::from(block_bytes);
+        let info = Arc::new(Info {
+            name: config.name.clone(),
+            product: "RAID volume",
+            uuid: config.uuid.unwrap_or_else(Uuid::new_v4),
+            block_size: block_bytes,
+            blocks: geometry.volume_bytes() / block,
+            io_boundary: 0,
+            write_unit: (geometry.row_bytes() / block) as u32,
+            max_blocks: REQUEST_BYTES / block_bytes,
+            write_cache,
+            deallocates: infos().all(|i| i.deallocates),
+        });
+        let missing = members.iter().position(Option::is_none);
+        let view = Arc::new(View::first(missing));
+        let status = StatusCell::new();
+        let (control, mailbox) = reactor::mailbox(&wakers[0], CONTROLS);
+        let mut mailbox = Some(mailbox);
+        let mut parts = Vec::with_capacity(nodes);
+        for (id, port) in reactor::mesh(wakers, RING).into_iter().enumerate() {
+            let pages = (2 * config.stripes).max(4 * Node::pages_min(members.len()));
+            let pool = Pool::new(arena, config.stripe_bytes as usize, pages)
+                .map_err(|e| VolumeError::Memory(e.to_string()))?;
+            let caches = members.iter().enumerate().fold(0, |mask, (slot, member)| {
+                let cached = member.as_ref().is_some_and(|m| m.info().write_cache);
+                mask | u64::from(cached) << slot
+            });
+            let mut node = Node::with_status(
+                NodeConfig {
+                    id,
+                    nodes,
+                    geometry,
+                    block_bytes,
+                    view: view.clone(),
+                    stripes: config.stripes,
+                    pool,
+                    member_request_bytes: member_request,
+                    members: members
+                        .iter()
+                        .map(|m| m.as_ref().map(|m| m.info().name.clone()))
+                        .collect(),
+                    write_caches: caches,
+                },
+                status.clone(),
+            );
+            if id == 0 {
+                node.control(Control::Pace(config.rebuild));
+            }
+            parts.push(Some(NodeParts {
+                node,
+                members: members.clone(),
+                port,
+                control: mailbox.take(),
+            }));
+        }
+        Ok(Arc::new(Self {
+            info,
+            config,
+            geometry,
+            parts: Mutex::new(parts),
+            status,
+            counters: Arc::new(Mutex::new(vec![Counters::default(); nodes])),
+            control,
+        }))
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &VolumeConfig {
+        &self.config
+    }
+
+    /// Its shape.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// State, members and rebuild, as of now.
+    pub fn status(&self) -> Status {
+        self.status.read()
+    }
+
+    /// What all reactors have done; up to a tenth of a second old.
+    pub fn counters(&self) -> Counters {
+        let nodes = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.iter().fold(Counters::default(), |mut sum, node| {
+            sum.add(node);
+            sum
+        })
+    }
+
+    /// Takes a member out; hosts go on working without it.
+    ///
+    /// # Errors
+    /// [`VolumeError::Changing`] when too many changes wait already. The ticket tells whether this
+    /// one was refused.
+    pub fn remove_member(&self, member: &str) -> Result<Ticket, VolumeError> {
+        let member = member.to_owned();
+        self.ask(|answer| Control::Remove { member, answer })
+    }
+
+    /// Puts a device into the slot that is free and rebuilds it. The ticket's answer comes when
+    /// every reactor has opened it; [`Volume::status`] shows how far the rebuild is.
+    ///
+    /// # Errors
+    /// [`VolumeError::Changing`] when too many changes wait already;
+    /// [`VolumeError::MixedBlocks`]. The ticket tells whether this one was refused.
+    pub fn add_member(&self, bdev: Arc<dyn Bdev>) -> Result<Ticket, VolumeError> {
+        let info = bdev.info();
+        if info.block_size != self.info.block_size {
+            return Err(VolumeError::MixedBlocks {
+                name: info.name.clone(),
+                found: info.block_size,
+                wanted: self.info.block_size,
+            });
+        }
+        self.ask(|answer| Control::Add { bdev, answer })
+    }
+
+    /// Rebuilds at this pace from now on.
+    ///
+    /// # Errors
+    /// [`VolumeError::Changing`] when too many changes wait already.
+    pub fn set_rebuild_options(&self, options: RebuildOptions) -> Result<(), VolumeError> {
+        let sent = self.control.send(Control::Pace(options));
+        sent.map_err(|_| VolumeError::Changing)
+    }
+
+    fn ask(
+        &self,
+        control: impl FnOnce(mpsc::Sender<Result<(), VolumeError>>) -> Control,
+    ) -> Result<Ticket, VolumeError> {
+        let (sender, answer) = mpsc::channel();
+        let sent = self.control.send(control(sender));
+        sent.map_err(|_| VolumeError::Changing)?;
+        Ok(Ticket { answer })
+    }
+}
+
+impl Bdev for Volume {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn open(&self) -> Result<Box<dyn bdev::Channel>, OpenError> {
+        let refuse = |reason: String| OpenError {
+            name: self.info.name.clone(),
+            reason,
+        };
+        let Some(id) = reactor::current() else {
+            return Err(refuse("only a reactor can open a RAID volume".into()));
+        };
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = parts.get_mut(id.index()).and_then(Option::take);
+        let Some(part) = part else {
+            return Err(refuse(format!("{id} has it open already")));
+        };
+        drop(parts);
+        let channel = VolumeChannel::new(self.info.clone(), part, self.counters.clone())?;
+        Ok(Box::new(channel))
+    }
+
+    fn driver_specific(&self) -> serde_json::Value {
+        let status = self.status();
+        let state = match status.state {
+            State::Online => "online",
+            State::Offline => "offline",
+        };
+        let c = self.counters();
+        serde_json::json!({
+            "stripe_cache": {
+                "state": state,
+                "full_writes": c.full_writes,
+                "reconstruct_writes": c.reconstruct_writes,
+                "modify_writes": c.modify_writes,
+                "parityless_writes": c.parityless_writes,
+                "pages_read": c.pages_read,
+                "cache_hits": c.cache_hits,
+                "reconstructed": c.reconstructed,
+                "corrected_reads": c.corrected_reads,
+                "unrecovered": c.unrecovered,
+                "member_requests": c.member_requests,
+                "member_pages": c.member_pages,
+            }
+        })
+    }
+}
+
+/// The block size of all members and the bytes of the smallest.
+fn check_members(members: &[Option<Arc<dyn Bdev>>]) -> Result<(u32, u64), VolumeError> {
+    let missing = members.iter().filter(|m| m.is_none()).count();
+    if missing > 1 {
+        return Err(VolumeError::TooManyMissing {
+            missing,
+            members: members.len(),
+        });
+    }
+    let mut names = BTreeSet::new();
+    let mut shape: Option<(u32, u64, u64)> = None;
+    for member in members.iter().flatten() {
+        let info = member.info();
+        if !names.insert(&info.name) {
+            return Err(VolumeError::Twice(info.name.clone()));
+        }
+        if ![512, 4096].contains(&info.block_size) {
+            return Err(VolumeError::BlockSize {
+                name: info.name.clone(),
+                block_bytes: info.block_size,
+            });
+        }
+        let (wanted, least, most) = *shape.get_or_insert((info.block_size, u64::MAX, 0));
+        if info.block_size != wanted {
+            return Err(VolumeError::MixedBlocks {
+                name: info.name.clone(),
+                found: info.block_size,
+                wanted,
+            });
+        }
+        shape = Some((wanted, least.min(info.bytes()), most.max(info.bytes())));
+    }
+    let (block, least, most) = shape.ok_or(VolumeError::Members(members.len()))?;
+    if least != most {
+        tracing::warn!(
+            smallest = least,
+            largest = most,
+            "members differ in size: the smallest decides, the rest of the others is not used"
+        );
+    }
+    Ok((block, least))
+}
