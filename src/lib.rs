@@ -1,10 +1,14 @@
 //! Stripewise: a polled-mode RAID5 storage target.
 
 pub mod bdev;
+pub mod cli;
+pub mod control;
 pub mod loadgen;
 pub mod memory;
 pub mod nvme;
 pub mod nvmf;
 pub mod raid;
 pub mod reactor;
+pub mod rpc;
+pub mod serve;
 pub mod xor;

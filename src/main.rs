@@ -1,2 +1,7 @@
-//! The command line.
-fn main() {}
+//! The program; see [`stripewise::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stripewise::cli::main()
+}

@@ -1,0 +1,59 @@
+//! The command line.
+
+#![forbid(unsafe_code)]
+
+mod log;
+mod rpc;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+/// A polled-mode RAID5 storage target, exported over NVMe/TCP.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log more: -v what is done, -vv everything. RUST_LOG, where set, says it instead.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve what a configuration file describes.
+    Serve(serve::Args),
+    /// Call a method of a serving process.
+    Rpc(rpc::Args),
+}
+
+/// Does what the arguments of the process say. The code is 2 where they are wrong, 1 where what
+/// they ask for failed.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let log = log::start(cli.verbose);
+    let done = match cli.command {
+        Command::Serve(args) => args.run(log).map_err(|e| e.to_string()),
+        Command::Rpc(args) => args.run().map_err(|e| e.to_string()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stripewise: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

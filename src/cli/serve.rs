@@ -1,0 +1,58 @@
+//! `stripewise serve`.
+
+use std::path::PathBuf;
+
+use crate::control::LogSwitch;
+use crate::reactor::{CoreMask, IdlePolicy};
+use crate::serve::{self, Config, Options, ServeError};
+
+/// Where a serving process listens for RPC clients, unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/var/tmp/stripewise.sock";
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to serve: calls of the RPC in the form that SPDK's save_config writes.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The cores to run on: a hexadecimal mask (0x3) or a list ([0,2-3]).
+    #[arg(short = 'm', long, value_name = "MASK", default_value = "0x1")]
+    cores: CoreMask,
+    /// The UNIX socket to take RPC on.
+    #[arg(short, long, value_name = "SOCKET", default_value = DEFAULT_SOCKET)]
+    rpc_socket: PathBuf,
+    /// What cores do when there is nothing to do: sleep after a while, or spin for ever.
+    #[arg(long, value_enum, default_value_t = Idle::Adaptive)]
+    idle: Idle,
+    /// Leave the start to framework_start_init.
+    #[arg(long)]
+    wait_for_rpc: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Idle {
+    Adaptive,
+    Busy,
+}
+
+impl Args {
+    /// Serves until a signal asks for the end.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub fn run(self, log: LogSwitch) -> Result<(), ServeError> {
+        let config = self.config.as_deref().map(Config::read).transpose()?;
+        let options = Options {
+            config,
+            cores: self.cores,
+            idle: match self.idle {
+                Idle::Adaptive => IdlePolicy::default(),
+                Idle::Busy => IdlePolicy::Busy,
+            },
+            socket: self.rpc_socket,
+            wait_for_rpc: self.wait_for_rpc,
+            log,
+        };
+        serve::run(options, |_| {})
+    }
+}

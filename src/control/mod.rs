@@ -1,0 +1,14 @@
+//! What the process consists of, as the one thread that changes it sees it: devices, volumes, the
+//! NVMe-oF target, the reactors.
+//!
+//! The room puts the other rooms together and keeps them consistent: who holds a device, when a
+//! volume has all of its members. It never does I/O, never parses a request and never waits
+//! without a bound; reactors go on serving hosts whatever happens here.
+
+#![forbid(unsafe_code)]
+
+mod log;
+mod system;
+
+pub use log::{LogLevel, LogSwitch};
+pub use system::{Phase, System, TICK_RATE};

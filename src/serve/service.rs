@@ -1,0 +1,196 @@
+//! The loop.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::config::{Config, ConfigError};
+use super::signals::Signals;
+use crate::control::{LogSwitch, System};
+use crate::reactor::{CoreMask, Events, IdlePolicy, Interest, Ready, Registration};
+use crate::rpc::methods::{self, Answer, Pending};
+use crate::rpc::request::Request;
+use crate::rpc::{Outcome, Server, SocketError, Ticket};
+
+/// Tokens of the loop's own descriptors, and the first of each room that has some.
+const SIGNAL_TOKEN: u64 = 0;
+const RPC_TOKEN: u64 = 1 << 32;
+
+/// Calls handled before the loop looks at everything else again.
+const CALLS_A_TURN: usize = 64;
+
+/// Longest wait. Nothing relies on it.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// What to serve and how.
+#[derive(Debug)]
+pub struct Options {
+    /// Calls to make at start.
+    pub config: Option<Config>,
+    /// The cores to run reactors on.
+    pub cores: CoreMask,
+    /// What reactors do when there is nothing to do.
+    pub idle: IdlePolicy,
+    /// Where to listen for RPC clients.
+    pub socket: PathBuf,
+    /// Whether to leave the start to framework_start_init.
+    pub wait_for_rpc: bool,
+    /// How much is logged.
+    pub log: LogSwitch,
+}
+
+/// Why the process cannot serve, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The RPC socket cannot be had.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The operating system refused what the loop needs.
+    #[error("the control thread cannot {what}: {source}")]
+    Loop {
+        /// What was tried.
+        what: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// Serves until a signal asks for the end. Calls `announce` once everything is up.
+///
+/// # Errors
+/// [`ServeError`]; what was begun has been taken down then.
+pub fn run(options: Options, announce: impl FnOnce(&System)) -> Result<(), ServeError> {
+    let failed = |what| move |source| ServeError::Loop { what, source };
+    let signals = Signals::watch().map_err(failed("watch for signals"))?;
+    let events = Events::new().map_err(failed("wait for events"))?;
+    let signal = events
+        .register(&signals, SIGNAL_TOKEN, Interest::READABLE)
+        .map_err(failed("wait for signals"))?;
+    let server = Server::bind(&options.socket, &events, RPC_TOKEN)?;
+    let mut service = Service {
+        system: System::new(None, options.log),
+        server,
+        pending: Vec::new(),
+        ready: Vec::new(),
+        events,
+        signals,
+        _signal: signal,
+    };
+    if !options.wait_for_rpc {
+        service.system.finish_startup();
+    }
+    if let Some(config) = &options.config {
+        service.configure(config)?;
+    }
+    announce(&service.system);
+    while !service.signals.asked() {
+        service.turn()?;
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Service {
+    system: System,
+    server: Server,
+    /// Calls under way.
+    pending: Vec<(Ticket, Box<dyn Pending>)>,
+    ready: Vec<Ready>,
+    events: Events,
+    signals: Signals,
+    _signal: Registration,
+}
+
+impl Service {
+    /// Makes the calls of a configuration, unless a signal asks for the end first.
+    fn configure(&mut self, config: &Config) -> Result<(), ServeError> {
+        for call in config.calls() {
+            if self.signals.asked() {
+                break;
+            }
+            let answer = methods::call(&mut self.system, &call.method, call.params.clone());
+            let outcome = match answer {
+                Ok(Answer::Now(value)) => Ok(value),
+                Ok(Answer::Later(pending)) => self.wait_for(pending)?,
+                Err(error) => Err(error),
+            };
+            outcome.map_err(|error| config.failed(call, error))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of a call; RPC clients have to wait meanwhile.
+    fn wait_for(&mut self, mut pending: Box<dyn Pending>) -> Result<Outcome, ServeError> {
+        loop {
+            if let Some(outcome) = pending.poll(&mut self.system, Instant::now()) {
+                return Ok(outcome);
+            }
+            self.wait(Some(pending.deadline()))?;
+        }
+    }
+
+    /// Waits for something to happen, and does what it asks for.
+    fn turn(&mut self) -> Result<(), ServeError> {
+        let deadlines = self.pending.iter().map(|(_, p)| p.deadline());
+        self.wait(deadlines.chain(self.server.deadline()).min())?;
+        for _ in 0..CALLS_A_TURN {
+            let Some((ticket, request)) = self.server.next_call() else {
+                break;
+            };
+            self.call(ticket, request);
+        }
+        self.poll_pending();
+        if self.server.flush(Instant::now()) {
+            // More calls wait already: come back at once.
+            self.events.waker().wake();
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<(), ServeError> {
+        let now = Instant::now();
+        let next = self.system.poll(now);
+        let deadline = deadline.into_iter().chain(next).min();
+        let timeout = deadline.map_or(LONGEST_WAIT, |at| {
+            at.saturating_duration_since(now).min(LONGEST_WAIT)
+        });
+        let waited = self.events.wait(Some(timeout), &mut self.ready);
+        waited.map_err(|source| ServeError::Loop {
+            what: "wait for events",
+            source,
+        })?;
+        let now = Instant::now();
+        for ready in &self.ready {
+            match ready.token {
+                SIGNAL_TOKEN => self.signals.drain(),
+                _ => self.server.ready(ready, now),
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, ticket: Ticket, request: Request) {
+        tracing::debug!("RPC: {}", request.method);
+        match methods::call(&mut self.system, &request.method, request.params) {
+            Ok(Answer::Now(value)) => self.server.answer(ticket, Ok(value)),
+            Ok(Answer::Later(pending)) => self.pending.push((ticket, pending)),
+            Err(error) => {
+                tracing::info!("RPC: {} failed: {error}", request.method);
+                self.server.answer(ticket, Err(error));
+            }
+        }
+    }
+
+    fn poll_pending(&mut self) {
+        let now = Instant::now();
+        for (ticket, mut pending) in std::mem::take(&mut self.pending) {
+            match pending.poll(&mut self.system, now) {
+                Some(outcome) => self.server.answer(ticket, outcome),
+                None => self.pending.push((ticket, pending)),
+            }
+        }
+    }
+}
