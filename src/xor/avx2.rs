@@ -2,13 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use super::sweep::{self, Lane};
+use super::sweep::{self, Assign, Lane, Replace, Rule};
 
 /// One 256-bit register.
 #[derive(Clone, Copy)]
 struct Ymm(__m256i);
 
-// SAFETY: both instructions move 32 bytes and need no alignment.
+// SAFETY: both instructions move 32 bytes.
 unsafe impl Lane for Ymm {
     const BYTES: usize = 32;
 
@@ -22,6 +22,12 @@ unsafe impl Lane for Ymm {
     unsafe fn store(self, to: *mut u8) {
         // SAFETY: the caller's promise; the instruction needs no alignment.
         unsafe { _mm256_storeu_si256(to.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn expect_store(at: *const u8) {
+        // SAFETY: the caller's promise; a prefetch may be given any address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
     }
 
     #[inline(always)]
@@ -43,6 +49,23 @@ unsafe impl Lane for Ymm {
     }
 }
 
+/// The destination becomes the XOR of the sources and is written around the caches: it must be aligned to a lane, and needs
+/// a fence before anything else touches it.
+struct ReplaceUncached;
+
+impl Rule<Ymm> for ReplaceUncached {
+    const TAKES_PART: bool = false;
+
+    #[inline(always)]
+    unsafe fn expect(_line: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn store(lane: Ymm, to: *mut u8) {
+        // SAFETY: the caller's promise, the alignment included.
+        unsafe { _mm256_stream_si256(to.cast(), lane.0) }
+    }
+}
+
 /// Sets `dst` to the XOR of all sources.
 ///
 /// # Safety
@@ -51,7 +74,26 @@ unsafe impl Lane for Ymm {
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
     // SAFETY: the caller's promise.
-    unsafe { sweep::write::<Ymm, false>(dst, sources) }
+    unsafe { sweep::write::<Ymm, Replace>(dst, sources) }
+}
+
+/// As [`xor_into`], around the caches if `dst` is aligned to a lane.
+///
+/// # Safety
+///
+/// As for [`xor_into`].
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn xor_into_uncached(dst: &mut [u8], sources: &[&[u8]]) {
+    // SAFETY: the caller's promise; the stores get the alignment that they need, and the fence ends them before `dst` can be
+    // used by anyone.
+    unsafe {
+        if dst.as_ptr().addr().is_multiple_of(Ymm::BYTES) {
+            sweep::write::<Ymm, ReplaceUncached>(dst, sources);
+            _mm_sfence();
+        } else {
+            xor_into(dst, sources);
+        }
+    }
 }
 
 /// XORs all sources into `dst`.
@@ -62,7 +104,7 @@ pub(super) unsafe fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn xor_assign(dst: &mut [u8], sources: &[&[u8]]) {
     // SAFETY: the caller's promise.
-    unsafe { sweep::write::<Ymm, true>(dst, sources) }
+    unsafe { sweep::write::<Ymm, Assign>(dst, sources) }
 }
 
 /// Whether the XOR of all sources is zero everywhere.

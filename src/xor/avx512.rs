@@ -2,13 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use super::sweep::{self, Lane};
+use super::sweep::{self, Assign, Lane, Replace, Rule};
 
 /// One 512-bit register.
 #[derive(Clone, Copy)]
 struct Zmm(__m512i);
 
-// SAFETY: both instructions move 64 bytes and need no alignment.
+// SAFETY: both instructions move 64 bytes.
 unsafe impl Lane for Zmm {
     const BYTES: usize = 64;
 
@@ -22,6 +22,12 @@ unsafe impl Lane for Zmm {
     unsafe fn store(self, to: *mut u8) {
         // SAFETY: the caller's promise; the instruction needs no alignment.
         unsafe { _mm512_storeu_si512(to.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn expect_store(at: *const u8) {
+        // SAFETY: the caller's promise; a prefetch may be given any address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) }
     }
 
     #[inline(always)]
@@ -43,6 +49,23 @@ unsafe impl Lane for Zmm {
     }
 }
 
+/// The destination becomes the XOR of the sources and is written around the caches: it must be aligned to a lane, and needs
+/// a fence before anything else touches it.
+struct ReplaceUncached;
+
+impl Rule<Zmm> for ReplaceUncached {
+    const TAKES_PART: bool = false;
+
+    #[inline(always)]
+    unsafe fn expect(_line: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn store(lane: Zmm, to: *mut u8) {
+        // SAFETY: the caller's promise, the alignment included.
+        unsafe { _mm512_stream_si512(to.cast(), lane.0) }
+    }
+}
+
 /// Sets `dst` to the XOR of all sources.
 ///
 /// # Safety
@@ -51,7 +74,26 @@ unsafe impl Lane for Zmm {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
     // SAFETY: the caller's promise.
-    unsafe { sweep::write::<Zmm, false>(dst, sources) }
+    unsafe { sweep::write::<Zmm, Replace>(dst, sources) }
+}
+
+/// As [`xor_into`], around the caches if `dst` is aligned to a lane.
+///
+/// # Safety
+///
+/// As for [`xor_into`].
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn xor_into_uncached(dst: &mut [u8], sources: &[&[u8]]) {
+    // SAFETY: the caller's promise; the stores get the alignment that they need, and the fence ends them before `dst` can be
+    // used by anyone.
+    unsafe {
+        if dst.as_ptr().addr().is_multiple_of(Zmm::BYTES) {
+            sweep::write::<Zmm, ReplaceUncached>(dst, sources);
+            _mm_sfence();
+        } else {
+            xor_into(dst, sources);
+        }
+    }
 }
 
 /// XORs all sources into `dst`.
@@ -62,7 +104,7 @@ pub(super) unsafe fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn xor_assign(dst: &mut [u8], sources: &[&[u8]]) {
     // SAFETY: the caller's promise.
-    unsafe { sweep::write::<Zmm, true>(dst, sources) }
+    unsafe { sweep::write::<Zmm, Assign>(dst, sources) }
 }
 
 /// Whether the XOR of all sources is zero everywhere.

@@ -19,6 +19,7 @@ use super::{avx2, avx512};
 pub struct Kernel {
     name: &'static str,
     write: Write,
+    write_uncached: Write,
     assign: Write,
     cancels: Check,
 }
@@ -34,6 +35,7 @@ type Check = unsafe fn(&[&[u8]]) -> bool;
 static AVX512: Kernel = Kernel {
     name: "avx512",
     write: avx512::xor_into,
+    write_uncached: avx512::xor_into_uncached,
     assign: avx512::xor_assign,
     cancels: avx512::equal_xor,
 };
@@ -42,6 +44,7 @@ static AVX512: Kernel = Kernel {
 static AVX2: Kernel = Kernel {
     name: "avx2",
     write: avx2::xor_into,
+    write_uncached: avx2::xor_into_uncached,
     assign: avx2::xor_assign,
     cancels: avx2::equal_xor,
 };
@@ -50,6 +53,8 @@ static AVX2: Kernel = Kernel {
 static NEON: Kernel = Kernel {
     name: "neon",
     write: neon::xor_into,
+    // Its non-temporal store is only a hint, and has no intrinsic.
+    write_uncached: neon::xor_into,
     assign: neon::xor_assign,
     cancels: neon::equal_xor,
 };
@@ -57,6 +62,7 @@ static NEON: Kernel = Kernel {
 static PORTABLE: Kernel = Kernel {
     name: "portable",
     write: portable::xor_into,
+    write_uncached: portable::xor_into,
     assign: portable::xor_assign,
     cancels: portable::equal_xor,
 };
@@ -109,6 +115,13 @@ impl Kernel {
         assert_one_length(dst.len(), sources);
         // SAFETY: a kernel is only handed out where the CPU has its instructions; the lengths were just checked.
         unsafe { (self.write)(dst, sources) }
+    }
+
+    /// See [`crate::xor::xor_into_uncached`].
+    pub fn xor_into_uncached(&self, dst: &mut [u8], sources: &[&[u8]]) {
+        assert_one_length(dst.len(), sources);
+        // SAFETY: as in `xor_into`.
+        unsafe { (self.write_uncached)(dst, sources) }
     }
 
     /// See [`crate::xor::xor_assign`].

@@ -47,6 +47,19 @@ pub fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
     Kernel::active().xor_into(dst, sources);
 }
 
+/// As [`xor_into`], but `dst` is written around the CPU's caches where the kernel can (x86-64, `dst` aligned to 64 bytes).
+///
+/// It pays when nobody on this CPU reads `dst` soon and it isn't in a near cache: memory then need not be read before it is
+/// written. Rebuilt blocks on their way to a device are such a case. It costs dearly when `dst` is in L1 or L2, or is read
+/// next. `perf/parity` measures both.
+///
+/// # Panics
+///
+/// As [`xor_into`].
+pub fn xor_into_uncached(dst: &mut [u8], sources: &[&[u8]]) {
+    Kernel::active().xor_into_uncached(dst, sources);
+}
+
 /// XORs all `sources` into `dst`, which takes part itself.
 ///
 /// This is the parity update of a read-modify-write: with the old and the new data as sources, parity that held the old

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::sweep::{self, Lane};
+use super::sweep::{self, Assign, Lane, Replace};
 
 /// Two 128-bit registers, neighbours in memory, so that one load-pair or store-pair instruction moves both.
 #[derive(Clone, Copy)]
@@ -26,6 +26,10 @@ unsafe impl Lane for Pair {
             vst1q_u8(to.add(16), self.1);
         }
     }
+
+    // The instruction's intrinsic is not stable.
+    #[inline(always)]
+    unsafe fn expect_store(_at: *const u8) {}
 
     #[inline(always)]
     unsafe fn xor(self, other: Self) -> Self {
@@ -54,7 +58,7 @@ unsafe impl Lane for Pair {
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
     // SAFETY: the caller's promise.
-    unsafe { sweep::write::<Pair, false>(dst, sources) }
+    unsafe { sweep::write::<Pair, Replace>(dst, sources) }
 }
 
 /// XORs all sources into `dst`.
@@ -65,7 +69,7 @@ pub(super) unsafe fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn xor_assign(dst: &mut [u8], sources: &[&[u8]]) {
     // SAFETY: the caller's promise.
-    unsafe { sweep::write::<Pair, true>(dst, sources) }
+    unsafe { sweep::write::<Pair, Assign>(dst, sources) }
 }
 
 /// Whether the XOR of all sources is zero everywhere.

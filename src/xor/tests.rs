@@ -30,7 +30,15 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// `count` sources of `len` bytes, each starting at its own misalignment.
+/// The widest lane of any kernel; misalignment is counted from its multiples.
+const LANE: usize = 64;
+
+/// Where a buffer has to be entered to be `misaligned` bytes past a multiple of [`LANE`].
+fn entry(buffer: &[u8], misaligned: usize) -> usize {
+    buffer.as_ptr().align_offset(LANE) + misaligned
+}
+
+/// Sources of `len` bytes, each at its own misalignment.
 struct Blocks {
     buffers: Vec<Vec<u8>>,
     offsets: Vec<usize>,
@@ -38,15 +46,20 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn new(len: usize, offsets: &[usize], seed: u64) -> Self {
-        let buffers = offsets
+    fn new(len: usize, misaligned: &[usize], seed: u64) -> Self {
+        let buffers: Vec<_> = misaligned
             .iter()
             .enumerate()
-            .map(|(i, at)| noise(at + len, seed + i as u64))
+            .map(|(i, by)| noise(LANE + by + len, seed + i as u64))
+            .collect();
+        let offsets = buffers
+            .iter()
+            .zip(misaligned)
+            .map(|(buffer, &by)| entry(buffer, by))
             .collect();
         Self {
             buffers,
-            offsets: offsets.to_vec(),
+            offsets,
             len,
         }
     }
@@ -69,12 +82,13 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn new(len: usize, at: usize) -> Self {
-        let before = noise(at + len + 80, 99);
+    fn new(len: usize, misaligned: usize) -> Self {
+        let before = noise(LANE + misaligned + len + 80, 99);
+        let now = before.clone();
         Self {
-            now: before.clone(),
+            at: entry(&now, misaligned),
+            now,
             before,
-            at,
             len,
         }
     }
@@ -117,6 +131,10 @@ fn check_all(kernel: &Kernel, blocks: &Blocks, dst_at: usize) {
     dst.check(&sum, &format!("xor_into, {what}"));
 
     let mut dst = Guarded::new(blocks.len, dst_at);
+    kernel.xor_into_uncached(dst.block(), &sources);
+    dst.check(&sum, &format!("xor_into_uncached, {what}"));
+
+    let mut dst = Guarded::new(blocks.len, dst_at);
     kernel.xor_assign(dst.block(), &sources);
     dst.check(
         &naive(&[dst.held_before(), &sum]),
@@ -140,8 +158,12 @@ fn every_small_length() {
     for kernel in Kernel::available() {
         for len in 0..=300 {
             for count in [1, 2, 3, 4, 5, 8, 9, 13] {
-                let offsets: Vec<_> = (0..count).map(|i| (len + i * 11) % 64).collect();
-                check_all(kernel, &Blocks::new(len, &offsets, len as u64), len % 37);
+                let misaligned: Vec<_> = (0..count).map(|i| (len + i * 11) % 64).collect();
+                check_all(
+                    kernel,
+                    &Blocks::new(len, &misaligned, len as u64),
+                    len % 3 * 16,
+                );
             }
         }
     }
@@ -169,7 +191,7 @@ fn lengths_around_every_stretch() {
 #[test]
 fn every_misalignment() {
     for kernel in Kernel::available() {
-        for at in 0..64 {
+        for at in 0..LANE {
             check_all(kernel, &Blocks::new(777, &[at, 0, 0], 1), 0);
             check_all(kernel, &Blocks::new(777, &[0, at, 0], 2), 0);
             check_all(kernel, &Blocks::new(777, &[0, 0, at], 3), 0);
@@ -183,9 +205,13 @@ fn every_misalignment() {
 fn every_source_count() {
     for kernel in Kernel::available() {
         for count in 1..=64 {
-            let offsets: Vec<_> = (0..count).map(|i| i * 7 % 64).collect();
+            let misaligned: Vec<_> = (0..count).map(|i| i * 7 % 64).collect();
             for len in [31, 512, 4096, 4701] {
-                check_all(kernel, &Blocks::new(len, &offsets, count as u64), count);
+                check_all(
+                    kernel,
+                    &Blocks::new(len, &misaligned, count as u64),
+                    count % 4 * 16,
+                );
             }
         }
     }
@@ -193,8 +219,8 @@ fn every_source_count() {
 
 proptest! {
     #[test]
-    fn any_blocks(len in 0..20_000usize, offsets in vec(0..64usize, 1..=64), dst_at in 0..64usize, seed in 1..u64::MAX / 2) {
-        let blocks = Blocks::new(len, &offsets, seed);
+    fn any_blocks(len in 0..20_000usize, misaligned in vec(0..LANE, 1..=64), dst_at in prop_oneof![Just(0), 0..LANE], seed in 1..u64::MAX / 2) {
+        let blocks = Blocks::new(len, &misaligned, seed);
         for kernel in Kernel::available() {
             check_all(kernel, &blocks, dst_at);
         }
@@ -203,15 +229,16 @@ proptest! {
     #[test]
     fn one_flipped_bit_shows(
         len in 1..20_000usize,
-        offsets in vec(0..64usize, 1..=16),
+        misaligned in vec(0..LANE, 1..=16),
         which in any::<prop::sample::Index>(),
         place in any::<prop::sample::Index>(),
         bit in 0..8u32,
     ) {
-        let mut blocks = Blocks::new(len, &offsets, 3);
+        let mut blocks = Blocks::new(len, &misaligned, 3);
         let parity = naive(&blocks.slices());
-        let (which, place) = (which.index(offsets.len()), place.index(len));
-        blocks.buffers[which][offsets[which] + place] ^= 1u8 << bit;
+        let (which, place) = (which.index(misaligned.len()), place.index(len));
+        let at = blocks.offsets[which] + place;
+        blocks.buffers[which][at] ^= 1u8 << bit;
         let mut whole = blocks.slices();
         whole.push(&parity);
         for kernel in Kernel::available() {
@@ -353,6 +380,9 @@ fn nothing_outside_the_blocks_is_touched() {
                 let expected = naive(&sources);
                 let dst = &mut third.room()[block.clone()];
                 kernel.xor_into(dst, &sources);
+                assert!(dst == expected);
+                dst.fill(0x55);
+                kernel.xor_into_uncached(dst, &sources);
                 assert!(dst == expected);
                 kernel.xor_assign(dst, &sources);
                 assert!(kernel.is_zero(dst));
