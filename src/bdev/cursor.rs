@@ -26,6 +26,13 @@ impl<'a> Scatter<'a> {
         &mut self.segments[0][start..start + len]
     }
 
+    /// Passes over the next `len` bytes.
+    pub(super) fn skip(&mut self, mut len: usize) {
+        while len > 0 {
+            len -= self.piece(len).len();
+        }
+    }
+
     /// Puts `bytes` into the next bytes of the buffers.
     pub(super) fn put(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -59,6 +66,13 @@ impl<'a> Gather<'a> {
         let piece = &rest[..len.min(rest.len())];
         self.at += piece.len();
         piece
+    }
+
+    /// Passes over the next `len` bytes.
+    pub(super) fn skip(&mut self, mut len: usize) {
+        while len > 0 {
+            len -= self.piece(len).len();
+        }
     }
 
     /// Fills `bytes` from the next bytes of the buffers.
@@ -108,6 +122,9 @@ mod tests {
         scatter.put(&[1, 2, 3]);
         scatter.put(&[]);
         scatter.put(&[4, 5, 6, 7, 8, 9, 10]);
+        let mut scatter = Scatter::new(&mut read);
+        scatter.skip(5);
+        scatter.put(&[6]);
         assert_eq!(read[0][..], [1]);
         assert_eq!(read[2][..], [2, 3, 4, 5, 6]);
         assert_eq!(read[3][..], [7, 8, 9, 10]);
@@ -121,5 +138,9 @@ mod tests {
         let mut gather = Gather::new(&write);
         assert!(gather.matches(&[1, 2, 3, 4, 5, 6, 7]));
         assert!(!gather.matches(&[8, 9, 11]));
+        let mut gather = Gather::new(&write);
+        gather.skip(0);
+        gather.skip(6);
+        assert!(gather.matches(&[7, 8]));
     }
 }

@@ -6,7 +6,9 @@
 //! one reactor and has one user; a request is known by the token its user chose, and comes back
 //! with its buffers exactly once.
 //!
-//! The room knows memory and nothing above it. It never blocks a reactor.
+//! The room knows memory, and the reactor only as what may have to be woken; nothing above. It
+//! never blocks a reactor, except that a channel of a file waits for the kernel when it is dropped
+//! with I/O in flight.
 
 #![deny(unsafe_code)]
 
@@ -21,6 +23,7 @@ mod null;
 mod registry;
 mod request;
 mod slots;
+mod uring;
 
 #[cfg(test)]
 mod conformance;
@@ -33,6 +36,7 @@ pub use malloc::Malloc;
 pub use null::Null;
 pub use registry::{Claim, Registry, RegistryError};
 pub use request::{Completion, Data, Op, Request, Status};
+pub use uring::{Uring, UringError};
 
 use std::fmt::Debug;
 use std::time::Instant;

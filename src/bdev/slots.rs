@@ -26,6 +26,12 @@ impl<T> Slots<T> {
         index
     }
 
+    /// The entry. Panics when there is none.
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut T {
+        let entry = self.entries[index as usize].as_mut();
+        entry.expect("a slot in use")
+    }
+
     /// Takes the entry out. Panics when there is none: nothing completes twice.
     pub(super) fn take(&mut self, index: u32) -> T {
         let entry = self.entries[index as usize].take();
