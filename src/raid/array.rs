@@ -333,6 +333,9 @@ impl Array {
             return;
         }
         let Adding { error, answer, .. } = self.adding.take().expect("looked at above");
+        if !self.view.online {
+            return reply(&answer, Err(VolumeError::Offline));
+        }
         if let Some(reason) = error {
             let name = self.slots[slot].name.take().unwrap_or_default();
             // The same view again: nodes close what it does not hold to be there.

@@ -47,6 +47,55 @@ pub(super) struct MemberIo {
 }
 
 impl Shard {
+    /// Takes back page I/O that the view no longer allows: what was not issued yet must not go to
+    /// a member that is lost, nor to the one that took its slot. Says whether there was any.
+    pub(super) fn recall(&mut self) -> bool {
+        let view = self.view.clone();
+        let allowed = |io: &PageIo, row: u64| match io.op {
+            PageOp::Read => view.readable(usize::from(io.slot), row),
+            PageOp::Write { .. } | PageOp::Zero { .. } => view.writable(usize::from(io.slot), row),
+        };
+        let mut recalled = false;
+        let mut at = 0;
+        while at < self.page_ios.len() {
+            let io = &self.page_ios[at];
+            if allowed(io, self.cache[io.stripe].row) {
+                at += 1;
+                continue;
+            }
+            recalled = true;
+            let PageIo {
+                stripe: index,
+                slot,
+                role,
+                page,
+                ..
+            } = self.page_ios.swap_remove(at);
+            let stripe = &mut self.cache[index];
+            if let Page::Into(page) = page {
+                stripe.spare.push(page);
+                stripe.unread |= 1 << role;
+            } else {
+                stripe.not_stored(usize::from(slot), &self.settled);
+            }
+            self.page_ended(index);
+        }
+        recalled
+    }
+
+    /// One page I/O of a stripe is over: with the last one, its round goes on.
+    fn page_ended(&mut self, at: u32) {
+        let stripe = &mut self.cache[at];
+        stripe.in_flight -= 1;
+        if stripe.in_flight == 0 {
+            match stripe.phase {
+                Phase::Reading => self.all_read(at),
+                Phase::Writing => self.all_written(at),
+                phase => unreachable!("no I/O is in flight for a stripe that is {phase:?}"),
+            }
+        }
+    }
+
     /// Merges the page I/O of this turn into member requests.
     pub(super) fn issue(&mut self) {
         if self.page_ios.is_empty() {
@@ -132,7 +181,6 @@ impl Shard {
         let mut buffers = buffers.drain(..);
         for &(at, role) in &io.parts {
             let stripe = &mut self.cache[at];
-            stripe.in_flight -= 1;
             match io.op {
                 PageOp::Read => {
                     let page = buffers.next().expect("a page came back for each part");
@@ -147,18 +195,12 @@ impl Shard {
                 }
                 PageOp::Write { .. } | PageOp::Zero { .. } => {
                     if status != Status::Ok {
-                        stripe.unwritten |= 1 << io.slot;
+                        stripe.not_stored(usize::from(io.slot), &self.settled);
                         self.out.failures.push((usize::from(io.slot), status));
                     }
                 }
             }
-            if stripe.in_flight == 0 {
-                match stripe.phase {
-                    Phase::Reading => self.all_read(at),
-                    Phase::Writing => self.all_written(at),
-                    phase => unreachable!("no I/O is in flight for a stripe that is {phase:?}"),
-                }
-            }
+            self.page_ended(at);
         }
     }
 

@@ -11,11 +11,19 @@ use super::payload;
 use super::plan::{Method, Plan, Situation};
 use super::shard::Shard;
 use super::stripe::{FragmentKind, Fragments, NONE, Phase, Stripe};
+use super::view::View;
 use crate::bdev::{Data, Op, Status};
 use crate::memory::{Buf, BufMut};
 use crate::xor;
 
 impl Stripe {
+    /// The member in `slot` does not get what this round stores. Until every node knows that it is
+    /// lost, one of them may still read the old bytes there, and the round must not end.
+    pub(super) fn not_stored(&mut self, slot: usize, settled: &View) {
+        let known = !settled.writable(slot, self.row);
+        self.unwritten |= u64::from(!known) << slot;
+    }
+
     /// The bytes that a write of this round stores for a role.
     pub(super) fn stored(&self, role: usize) -> Buf {
         let page = self.fresh[role].as_ref().or(self.pages[role].as_ref());
@@ -386,6 +394,7 @@ impl Shard {
         for role in roles(stripe.dirty | stripe.heal) {
             let slot = self.geometry.member(stripe.row, role);
             if !self.view.writable(slot, stripe.row) {
+                stripe.not_stored(slot, &self.settled);
                 continue;
             }
             let page = match op {

@@ -313,7 +313,7 @@ impl Router {
         let host = &mut self.requests[at as usize];
         if host.op == Op::Flush {
             host.left -= 1;
-            if status != Status::Ok {
+            if status != Status::Ok && self.settled.present(slot) {
                 host.unflushed |= 1 << slot;
             }
             self.settle(at);

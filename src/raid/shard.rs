@@ -286,7 +286,7 @@ impl Shard {
     /// The end of a turn: begins what has gathered, and merges the I/O of all stripes.
     /// Says whether anything was done.
     pub(super) fn run(&mut self) -> bool {
-        let mut worked = false;
+        let mut worked = self.recall();
         loop {
             self.admit();
             self.fill_window();

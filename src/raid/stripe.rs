@@ -102,7 +102,7 @@ pub(super) struct Stripe {
     pub unread: Mask,
     /// Of those, the ones to be written again with what was reconstructed.
     pub heal: Mask,
-    /// Slots whose member failed a write in this round.
+    /// Slots whose member did not get what this round stores, and not every node knows yet.
     pub unwritten: u64,
     /// Roles whose fresh bytes are in a page of ours, which may stay cached.
     pub own: Mask,

@@ -1,0 +1,664 @@
+//! The world of one seed: nodes, disks, the messages between them, a host, and the order of events.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use stripewise::bdev::{self, Bdev, Completion, Data, Info, Op, OpenError, Request, Status};
+use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
+use stripewise::raid::{
+    Control, Effect, Geometry, Layout, Message, Node, NodeConfig, RebuildOptions, View, VolumeError,
+};
+
+use crate::disk::Disk;
+use crate::host::Model;
+
+/// What goes wrong in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    /// Nothing.
+    None,
+    /// Blocks that can't be read, at most one member's in each row.
+    Latent,
+    /// One member fails; another takes its place and is rebuilt.
+    Loss,
+    /// One member is removed by command and added back.
+    Removal,
+    /// All of these at any time, on any member. Requests may fail; nothing may be wrong.
+    Chaos,
+}
+
+impl Faults {
+    pub const ALL: [Faults; 5] = [
+        Faults::None,
+        Faults::Latent,
+        Faults::Loss,
+        Faults::Removal,
+        Faults::Chaos,
+    ];
+}
+
+/// Sebastiano Vigna's SplitMix64: enough randomness for a schedule, the same everywhere.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize]
+    }
+}
+
+/// The device that is added to an array; the nodes only hand it on.
+#[derive(Debug)]
+struct SimBdev {
+    info: Info,
+}
+
+impl Bdev for SimBdev {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn open(&self) -> Result<Box<dyn bdev::Channel>, OpenError> {
+        unreachable!("the simulator serves disks itself")
+    }
+}
+
+/// A host request in flight.
+#[derive(Debug)]
+struct Sent {
+    op: Op,
+    lba: u64,
+    blocks: u32,
+    /// What a compare must say; `None` while other writes may change the block.
+    equal: Option<bool>,
+}
+
+/// A member request in flight: node, slot, disk, request.
+type OnDisk = (usize, usize, usize, Request);
+
+pub struct World {
+    random: Random,
+    faults: Faults,
+    geometry: Geometry,
+    block: u32,
+    nodes: Vec<Node>,
+    /// The disk that each node has open in each slot.
+    open: Vec<Vec<Option<usize>>>,
+    disks: Vec<Disk>,
+    on_disk: Vec<OnDisk>,
+    mail: BTreeMap<(usize, usize), VecDeque<Message>>,
+    model: Model,
+    payload: Pool,
+    sent: BTreeMap<u64, Sent>,
+    next_request: u64,
+    now: Instant,
+    answers: Vec<mpsc::Receiver<Result<(), VolumeError>>>,
+    /// Members lost or removed so far, and whether a spare was added for the last one.
+    lost: u32,
+    spare_wanted: bool,
+    failures: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let mut random = Random(seed ^ (faults as u64) << 56);
+        let members = 3 + random.below(4) as usize;
+        let chunk = 4096u32 << random.below(3);
+        let stripe = 4096 << random.below(u64::from(chunk.ilog2() - 11));
+        let block = random.pick(&[512, 4096]);
+        let rows = 4 + random.below(20);
+        let node_count = 1 + random.below(4) as usize;
+        let run = 1 + random.below(3) as u32;
+        let layout = random.pick(&Layout::ALL);
+        let member_bytes = rows * u64::from(chunk) + random.below(4096);
+        let geometry = Geometry::new(members, member_bytes, chunk, stripe, layout)
+            .expect("the shape is in range")
+            .with_shards(node_count, run);
+        let names: Vec<_> = (0..members).map(|m| Some(format!("disk{m}"))).collect();
+        let view = Arc::new(View::first(None));
+        let write_caches = random.next() & ((1 << members) - 1);
+        let nodes = (0..node_count)
+            .map(|id| {
+                let pages = Node::pages_min(members) + 1 + random.below(40) as usize;
+                let arena = Arena::ordinary(pages * stripe as usize).expect("memory");
+                Node::new(NodeConfig {
+                    id,
+                    nodes: node_count,
+                    geometry,
+                    block_bytes: block,
+                    view: view.clone(),
+                    stripes: 2 + random.below(30) as usize,
+                    pool: Pool::new(&arena, stripe as usize, pages).expect("room"),
+                    member_request_bytes: 4096 << random.below(6),
+                    members: names.clone(),
+                    write_caches,
+                })
+            })
+            .collect();
+        let arena = Arena::ordinary(4096 * 4096).expect("memory");
+        let blocks = geometry.volume_bytes() / u64::from(block);
+        let mut world = Self {
+            faults,
+            geometry,
+            block,
+            nodes,
+            open: vec![(0..members).map(Some).collect(); node_count],
+            disks: (0..members)
+                .map(|_| Disk::new(member_bytes / u64::from(block) * u64::from(block), block, 0))
+                .collect(),
+            on_disk: Vec::new(),
+            mail: BTreeMap::new(),
+            model: Model::new(blocks, block),
+            payload: Pool::new(&arena, 4096, 4096).expect("room"),
+            sent: BTreeMap::new(),
+            next_request: 1,
+            now: Instant::now(),
+            answers: Vec::new(),
+            lost: 0,
+            spare_wanted: false,
+            failures: 0,
+            random,
+        };
+        let chunk = u64::from(chunk);
+        let pace = RebuildOptions {
+            window_bytes: chunk * (1 + world.random.below(4)),
+            bytes_per_second: world.random.pick(&[0, 0, 1 << 20]),
+        };
+        world.nodes[0].control(Control::Pace(pace));
+        world
+    }
+
+    pub fn run(mut self) {
+        let steps = 300 + self.random.below(1500);
+        for step in 0..steps {
+            self.step(step, steps);
+        }
+        self.quiesce();
+        self.read_all();
+        self.check_disks();
+        let may_fail = self.faults == Faults::Chaos;
+        assert!(
+            may_fail || self.failures == 0,
+            "{} requests failed",
+            self.failures
+        );
+    }
+
+    /// One random thing happens.
+    fn step(&mut self, step: u64, steps: u64) {
+        match self.random.below(16) {
+            0..=3 if self.sent.len() < 40 => self.send_request(),
+            4..=7 => self.serve_one(),
+            8..=11 => self.deliver_one(),
+            12..=14 => {
+                let node = self.random.below(self.nodes.len() as u64) as usize;
+                self.now += Duration::from_micros(self.random.below(500));
+                self.nodes[node].run(self.now);
+                self.carry_out(node);
+            }
+            _ => self.something_breaks(step, steps),
+        }
+    }
+
+    fn something_breaks(&mut self, step: u64, steps: u64) {
+        let members = self.geometry.members() as u64;
+        let chaos = self.faults == Faults::Chaos;
+        if matches!(self.faults, Faults::Latent | Faults::Chaos) && self.random.one_in(2) {
+            let block = u64::from(self.block);
+            let lba = self.random.below(self.geometry.member_bytes() / block);
+            // One member for all rows, unless anything goes.
+            let disk = match chaos {
+                true => self.random.below(self.disks.len() as u64) as usize,
+                false => 0,
+            };
+            self.disks[disk].latent.insert(lba);
+        }
+        let first = self.lost == 0 && step > steps / 8 && self.random.one_in(4);
+        let again = chaos && self.lost > 0 && self.lost < 5 && self.random.one_in(20);
+        let wanted = matches!(self.faults, Faults::Loss | Faults::Removal | Faults::Chaos);
+        if wanted && (first || again) {
+            self.lost += 1;
+            self.spare_wanted = true;
+            let slot = self.random.below(members) as usize;
+            let by_command = match self.faults {
+                Faults::Loss => false,
+                Faults::Removal => true,
+                _ => self.random.one_in(2),
+            };
+            if by_command {
+                let (sender, answer) = mpsc::channel();
+                self.answers.push(answer);
+                self.nodes[0].control(Control::Remove {
+                    member: format!("disk{}", self.open[0][slot].unwrap_or(slot)),
+                    answer: sender,
+                });
+            } else if let Some(disk) = self.open[0][slot] {
+                match self.random.one_in(2) {
+                    true => self.disks[disk].gone = true,
+                    false => self.disks[disk].write_faults = 1 + self.random.below(3) as u32,
+                }
+            }
+        }
+        if self.spare_wanted && self.random.one_in(8) {
+            self.add_spare();
+        }
+    }
+
+    /// A disk full of old bytes joins the array. Refused while its slot is still in use: it is
+    /// tried again later.
+    fn add_spare(&mut self) {
+        let name = format!("disk{}", self.disks.len());
+        let bytes = self.geometry.member_bytes();
+        let info = Info {
+            name,
+            product: "simulated",
+            uuid: Default::default(),
+            block_size: self.block,
+            blocks: bytes / u64::from(self.block),
+            io_boundary: 0,
+            write_unit: 0,
+            max_blocks: u32::MAX,
+            write_cache: self.random.one_in(2),
+            deallocates: true,
+        };
+        self.disks.push(Disk::new(bytes, self.block, 0xa5));
+        let (sender, answer) = mpsc::channel();
+        self.nodes[0].control(Control::Add {
+            bdev: Arc::new(SimBdev { info }),
+            answer: sender,
+        });
+        match answer.try_recv() {
+            Ok(Err(_)) => drop(self.disks.pop()),
+            Ok(Ok(())) => unreachable!("no node has opened it yet"),
+            Err(_) => {
+                self.spare_wanted = false;
+                self.answers.push(answer);
+            }
+        }
+    }
+
+    fn send_request(&mut self) {
+        let total = self.geometry.volume_bytes() / u64::from(self.block);
+        let most = total.min(match self.random.below(6) {
+            0 => 1,
+            1 => 8,
+            2 => 4 * u64::from(self.geometry.chunk_bytes()) / u64::from(self.block),
+            _ => 64,
+        });
+        let blocks = (1 + self.random.below(most)) as u32;
+        let lba = match self.random.one_in(3) {
+            // Aligned to its own size, so that full stripes happen.
+            true => self.random.below(total / u64::from(blocks)) * u64::from(blocks),
+            false => self.random.below(total - u64::from(blocks) + 1),
+        };
+        let fua = self.random.one_in(4);
+        match self.random.below(12) {
+            0..=3 => self.send_read(lba, blocks),
+            4..=8 => self.send_write(lba, blocks, fua),
+            9 => self.send(
+                Op::WriteZeroes {
+                    fua,
+                    deallocate: self.random.0 & 1 == 0,
+                },
+                lba,
+                blocks,
+                None,
+                Data::None,
+            ),
+            10 => self.send(Op::Flush, 0, 0, None, Data::None),
+            _ => self.send_compare(lba, fua),
+        }
+    }
+
+    fn send_read(&mut self, lba: u64, blocks: u32) {
+        let Some(buffers) = self.buffers(blocks) else {
+            return;
+        };
+        self.send(Op::Read, lba, blocks, None, Data::Read(buffers));
+    }
+
+    fn send_write(&mut self, lba: u64, blocks: u32, fua: bool) {
+        let value = self.next_request;
+        let contents: Vec<u8> = (lba..lba + u64::from(blocks))
+            .flat_map(|at| self.model.bytes(at, value))
+            .collect();
+        let Some(data) = self.filled(&contents) else {
+            return;
+        };
+        self.send(Op::Write { fua }, lba, blocks, None, Data::Write(data));
+    }
+
+    fn send_compare(&mut self, lba: u64, fua: bool) {
+        let certain = self.model.certain(lba);
+        let right = self.random.one_in(2);
+        let expected = match (certain, right) {
+            (Some(value), true) => value,
+            _ => u64::MAX - 1,
+        };
+        let equal = certain.map(|_| right);
+        let mut contents = self.model.bytes(lba, expected);
+        let and_write = self.random.one_in(2);
+        if and_write {
+            contents.extend(self.model.bytes(lba, self.next_request));
+        }
+        let Some(data) = self.filled(&contents) else {
+            return;
+        };
+        let op = match and_write {
+            true => Op::CompareAndWrite { fua },
+            false => Op::Compare,
+        };
+        self.send(op, lba, 1, equal, Data::Write(data));
+    }
+
+    fn send(&mut self, op: Op, lba: u64, blocks: u32, equal: Option<bool>, data: Data) {
+        let token = self.next_request;
+        let node = self.random.below(self.nodes.len() as u64) as usize;
+        // A compare knows the answer only if nothing else is about to write.
+        if op.modifies() {
+            let value = if matches!(op, Op::WriteZeroes { .. }) {
+                0
+            } else {
+                token
+            };
+            for sent in self.sent.values_mut() {
+                let overlap =
+                    lba < sent.lba + u64::from(sent.blocks) && sent.lba < lba + u64::from(blocks);
+                if overlap {
+                    sent.equal = None;
+                }
+            }
+            self.model.write_sent(token, lba, blocks, value);
+        }
+        if op == Op::Read {
+            self.model.read_sent(token, lba, blocks);
+        }
+        let sent = Sent {
+            op,
+            lba,
+            blocks,
+            equal,
+        };
+        self.sent.insert(token, sent);
+        self.next_request += 1;
+        let request = Request {
+            token,
+            op,
+            lba,
+            blocks,
+            data,
+        };
+        self.nodes[node]
+            .submit(request)
+            .expect("few requests are in flight");
+        self.carry_out(node);
+    }
+
+    /// Buffers for blocks, cut at odd places now and then.
+    fn buffers(&mut self, blocks: u32) -> Option<SegmentsMut> {
+        let mut left = (blocks * self.block) as usize;
+        let mut all = SegmentsMut::new();
+        while left > 0 {
+            let mut buffer = self.payload.take()?;
+            let most = match self.random.one_in(6) {
+                true => 512 * (1 + self.random.below(8)) as usize,
+                false => 4096,
+            };
+            buffer.truncate(left.min(most));
+            left -= buffer.len();
+            all.push(buffer);
+        }
+        Some(all)
+    }
+
+    fn filled(&mut self, mut contents: &[u8]) -> Option<Segments> {
+        let mut buffers = self.buffers((contents.len() / self.block as usize) as u32)?;
+        for buffer in &mut buffers {
+            let (head, tail) = contents.split_at(buffer.len());
+            buffer.copy_from_slice(head);
+            contents = tail;
+        }
+        Some(buffers.into_iter().map(|b| b.freeze()).collect())
+    }
+
+    fn serve_one(&mut self) {
+        if self.on_disk.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.on_disk.len() as u64) as usize;
+        let (node, slot, disk, request) = self.on_disk.swap_remove(at);
+        let completion = self.disks[disk].serve(request);
+        self.nodes[node].member_done(slot, completion);
+        self.carry_out(node);
+    }
+
+    fn deliver_one(&mut self) {
+        let ways: Vec<_> = self
+            .mail
+            .iter()
+            .filter(|(_, q)| !q.is_empty())
+            .map(|(k, _)| *k)
+            .collect();
+        if ways.is_empty() {
+            return;
+        }
+        let (from, to) = self.random.pick(&ways);
+        let message = self.mail.get_mut(&(from, to)).and_then(VecDeque::pop_front);
+        let message = message.expect("not empty");
+        self.nodes[to].receive(from, message, self.now);
+        self.carry_out(to);
+    }
+
+    fn carry_out(&mut self, node: usize) {
+        loop {
+            let effects = std::mem::take(self.nodes[node].effects());
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Member(slot, request) => {
+                        let disk = self.open[node][slot].expect("only members that are open");
+                        self.on_disk.push((node, slot, disk, request));
+                    }
+                    Effect::Send(to, message) => {
+                        self.mail.entry((node, to)).or_default().push_back(message);
+                    }
+                    Effect::Complete { completion, .. } => self.completed(completion),
+                    Effect::Open(slot, bdev) => {
+                        let number = bdev.info().name.trim_start_matches("disk").parse();
+                        self.open[node][slot] = Some(number.expect("named by number"));
+                        let fails = self.faults == Faults::Chaos && self.random.one_in(20);
+                        if fails {
+                            self.open[node][slot] = None;
+                            self.spare_wanted = true;
+                        }
+                        self.nodes[node].attached(slot, fails.then(|| "no luck".to_owned()));
+                    }
+                    Effect::Close(slot) => {
+                        let waiting = self.on_disk.iter().any(|d| d.0 == node && d.1 == slot);
+                        assert!(!waiting, "closed with requests in flight");
+                        self.open[node][slot] = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn completed(&mut self, completion: Completion) {
+        let Completion {
+            token,
+            status,
+            data,
+        } = completion;
+        let sent = self
+            .sent
+            .remove(&token)
+            .expect("each request completes once");
+        let Sent {
+            op,
+            lba,
+            blocks,
+            equal,
+        } = sent;
+        assert_eq!(
+            data.len(),
+            op.payload(blocks, self.block),
+            "the buffers of a {op:?} come back"
+        );
+        let failed = !matches!(status, Status::Ok | Status::Miscompare);
+        if failed {
+            self.failures += 1;
+            let fair = [Status::MediumError, Status::Offline];
+            assert!(fair.contains(&status), "{op:?} ended with {status}");
+        }
+        match op {
+            Op::Read => {
+                let bytes = match data {
+                    Data::Read(segments) => {
+                        segments.iter().flat_map(|s| s.to_vec()).collect::<Vec<_>>()
+                    }
+                    other => panic!("a read came back with {other:?}"),
+                };
+                self.model
+                    .read_ended(token, (!failed).then_some(&bytes[..]));
+            }
+            Op::Write { .. } | Op::WriteZeroes { .. } => {
+                self.model.write_ended(token, lba, blocks, Some(!failed));
+            }
+            Op::CompareAndWrite { .. } => {
+                let done = match status {
+                    Status::Miscompare => None,
+                    _ => Some(!failed),
+                };
+                self.model.write_ended(token, lba, blocks, done);
+            }
+            Op::Compare | Op::Flush => {}
+        }
+        if let Some(equal) = equal.filter(|_| !failed) {
+            let said = status == Status::Ok;
+            assert_eq!(said, equal, "{op:?} of block {lba}");
+        }
+    }
+
+    /// Lets everything that is under way come to its end.
+    fn quiesce(&mut self) {
+        for round in 0.. {
+            self.now += Duration::from_millis(1);
+            if self.spare_wanted && round % 8 == 0 && self.nodes[0].view().online && round < 4000 {
+                self.add_spare();
+            }
+            for node in 0..self.nodes.len() {
+                self.nodes[node].run(self.now);
+                self.carry_out(node);
+            }
+            for _ in
+                0..1 + self.on_disk.len() + self.mail.values().map(VecDeque::len).sum::<usize>()
+            {
+                self.serve_one();
+                self.deliver_one();
+            }
+            let quiet = self.on_disk.is_empty() && self.mail.values().all(VecDeque::is_empty);
+            let rebuilding = self.nodes[0].deadline().is_some();
+            if quiet && !rebuilding && self.nodes.iter().all(Node::is_idle) {
+                let mut ran = false;
+                for node in 0..self.nodes.len() {
+                    ran |= self.nodes[node].run(self.now);
+                    self.carry_out(node);
+                }
+                // A lost member is replaced before the end, unless nobody noticed the loss.
+                let waiting = self.spare_wanted
+                    && self.nodes[0].view().online
+                    && self.nodes[0].view().degraded.is_some();
+                if !ran && self.on_disk.is_empty() && !waiting {
+                    break;
+                }
+            }
+            assert!(
+                round < 20_000,
+                "it hangs: {} requests, {} on disk",
+                self.sent.len(),
+                self.on_disk.len()
+            );
+        }
+        assert!(
+            self.sent.is_empty(),
+            "requests never ended: {:?}",
+            self.sent
+        );
+        for answer in self.answers.drain(..) {
+            let answered = answer.try_recv();
+            assert!(
+                !matches!(answered, Err(mpsc::TryRecvError::Empty)),
+                "a command was never answered"
+            );
+        }
+        let epochs: Vec<_> = self.nodes.iter().map(|n| n.view().clone()).collect();
+        assert!(
+            epochs.windows(2).all(|w| w[0] == w[1]),
+            "the nodes disagree: {epochs:?}"
+        );
+    }
+
+    /// Reads the whole volume as a host.
+    fn read_all(&mut self) {
+        let total = self.geometry.volume_bytes() / u64::from(self.block);
+        let mut lba = 0;
+        while lba < total {
+            let blocks = (total - lba).min(64) as u32;
+            self.send_read(lba, blocks);
+            self.quiesce();
+            lba += u64::from(blocks);
+        }
+    }
+
+    /// On a healthy array, looks at the disks themselves: the data that the model expects, and
+    /// parity that adds up.
+    fn check_disks(&mut self) {
+        let view = self.nodes[0].view().clone();
+        if !view.online || view.degraded.is_some() {
+            return;
+        }
+        let disks: Vec<&[u8]> = self.open[0]
+            .iter()
+            .map(|d| self.disks[d.expect("healthy")].bytes())
+            .collect();
+        let chunk = self.geometry.chunk_bytes() as usize;
+        for row in 0..self.geometry.rows() {
+            let at = row as usize * chunk;
+            for i in at..at + chunk {
+                let sum = disks.iter().fold(0, |sum, d| sum ^ d[i]);
+                assert_eq!(sum, 0, "parity of row {row}, byte {}", i - at);
+            }
+            for role in 0..self.geometry.data() {
+                let member = self.geometry.member(row, role);
+                let first = (row * self.geometry.data() as u64 + role as u64) * chunk as u64
+                    / u64::from(self.block);
+                for (i, bytes) in disks[member][at..at + chunk]
+                    .chunks_exact(self.block as usize)
+                    .enumerate()
+                {
+                    self.model.check(first + i as u64, bytes);
+                }
+            }
+        }
+    }
+}
