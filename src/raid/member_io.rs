@@ -46,6 +46,30 @@ pub(super) struct MemberIo {
     parts: SmallVec<[(u32, u8); 4]>,
 }
 
+/// Lists that outgrew their inline room, for the next requests: a warm shard allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    into: Vec<SegmentsMut>,
+    from: Vec<Segments>,
+    parts: Vec<SmallVec<[(u32, u8); 4]>>,
+}
+
+impl Lists {
+    fn keep_into(&mut self, mut list: SegmentsMut) {
+        if list.spilled() {
+            list.clear();
+            self.into.push(list);
+        }
+    }
+
+    fn keep_from(&mut self, mut list: Segments) {
+        if list.spilled() {
+            list.clear();
+            self.from.push(list);
+        }
+    }
+}
+
 impl Shard {
     /// Takes back page I/O that the view no longer allows: what was not issued yet must not go to
     /// a member that is lost, nor to the one that took its slot. Says whether there was any.
@@ -111,10 +135,10 @@ impl Shard {
             let mut io = MemberIo {
                 slot: first.slot,
                 op: first.op,
-                parts: SmallVec::new(),
+                parts: self.lists.parts.pop().unwrap_or_default(),
             };
-            let mut into = SegmentsMut::new();
-            let mut from = Segments::new();
+            let mut into = self.lists.into.pop().unwrap_or_default();
+            let mut from = self.lists.from.pop().unwrap_or_default();
             let (number, mut page, alone) = (first.number, first.page, first.alone);
             io.parts.push((first.stripe, first.role));
             loop {
@@ -143,12 +167,16 @@ impl Shard {
                 page = next.page;
             }
             let (op, data) = match io.op {
-                PageOp::Read => (Op::Read, Data::Read(into)),
-                PageOp::Write { fua } => (Op::Write { fua }, Data::Write(from)),
+                PageOp::Read => (Op::Read, Data::Read(std::mem::take(&mut into))),
+                PageOp::Write { fua } => {
+                    (Op::Write { fua }, Data::Write(std::mem::take(&mut from)))
+                }
                 PageOp::Zero { fua, deallocate } => {
                     (Op::WriteZeroes { fua, deallocate }, Data::None)
                 }
             };
+            self.lists.keep_into(into);
+            self.lists.keep_from(from);
             let (slot, count) = (usize::from(io.slot), io.parts.len() as u32);
             self.counters.member_requests += 1;
             self.counters.member_pages += u64::from(count);
@@ -167,18 +195,22 @@ impl Shard {
 
     /// A member request of this shard has ended.
     pub(super) fn member_done(&mut self, token: u64, status: Status, data: Data) {
-        let io = self.ios.remove(token as usize);
+        let mut io = self.ios.remove(token as usize);
         if status != Status::Ok && io.parts.len() > 1 {
             return self.split(io, data);
         }
         if status == Status::Gone {
             self.out.failures.push((usize::from(io.slot), status));
         }
-        let mut buffers = match data {
+        let mut list = match data {
             Data::Read(buffers) => buffers,
-            Data::None | Data::Write(_) => SegmentsMut::new(),
+            Data::Write(written) => {
+                self.lists.keep_from(written);
+                SegmentsMut::new()
+            }
+            Data::None => SegmentsMut::new(),
         };
-        let mut buffers = buffers.drain(..);
+        let mut buffers = list.drain(..);
         for &(at, role) in &io.parts {
             let stripe = &mut self.cache[at];
             match io.op {
@@ -201,6 +233,12 @@ impl Shard {
                 }
             }
             self.page_ended(at);
+        }
+        drop(buffers);
+        self.lists.keep_into(list);
+        if io.parts.spilled() {
+            io.parts.clear();
+            self.lists.parts.push(io.parts);
         }
     }
 

@@ -13,7 +13,7 @@ use slab::Slab;
 use super::cache::StripeCache;
 use super::counters::Counters;
 use super::geometry::Geometry;
-use super::member_io::{MemberIo, PageIo};
+use super::member_io::{Lists, MemberIo, PageIo};
 use super::message::{Done, Job, NodeId};
 use super::rebuild::Window;
 use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
@@ -82,6 +82,7 @@ pub(super) struct Shard {
     /// Page I/O of this turn, before it is merged.
     pub(super) page_ios: Vec<PageIo>,
     pub(super) ios: Slab<MemberIo>,
+    pub(super) lists: Lists,
     pub(super) window: Option<Window>,
     pub(super) out: Outcome,
     pub(super) counters: Counters,
@@ -127,6 +128,7 @@ impl Shard {
             drafts: (0..geometry.members()).map(|_| None).collect(),
             page_ios: Vec::with_capacity(1024),
             ios: Slab::with_capacity(1024),
+            lists: Lists::default(),
             window: None,
             out: Outcome::default(),
             counters: Counters::default(),

@@ -1,0 +1,147 @@
+//! The I/O path allocates nothing once it is warm.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use stripewise::bdev::{Bdev, Channel, Completion, Data, Malloc, Op, Request, Status};
+use stripewise::memory::{Arena, Pool};
+use stripewise::raid::{Volume, VolumeConfig};
+use stripewise::reactor::{CoreMask, IdlePolicy, Poller, Progress, Reactors, Turn};
+
+/// Counts what this thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: hands everything to the system's allocator, unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|n| n.set(n.get() + 1));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const WARM: u64 = 20_000;
+const COUNTED: u64 = 20_000;
+
+/// Keeps requests of several kinds in flight and counts allocations once it is warm.
+struct Driver {
+    channel: Box<dyn Channel>,
+    pool: Pool,
+    kinds: [(Op, u32); 4],
+    blocks: u64,
+    sent: u64,
+    ended: u64,
+    before: u64,
+    done: Vec<Completion>,
+    answer: mpsc::Sender<u64>,
+}
+
+impl Driver {
+    fn submit(&mut self, kind: usize, mut data: Data) {
+        let (op, blocks) = self.kinds[kind];
+        if data.is_empty() {
+            let mut buffer = self.pool.take().expect("one for each request");
+            buffer.truncate(blocks as usize * 512);
+            data = match op {
+                Op::Read => Data::Read([buffer].into_iter().collect()),
+                _ => Data::Write([buffer.freeze()].into_iter().collect()),
+            };
+        }
+        self.sent += 1;
+        let lba = self.sent.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (self.blocks / 384) * 384;
+        let token = kind as u64;
+        let request = Request {
+            token,
+            op,
+            lba,
+            blocks,
+            data,
+        };
+        assert!(self.channel.submit(request).is_ok());
+    }
+}
+
+impl Poller for Driver {
+    fn poll(&mut self, turn: &Turn<'_>) -> Progress {
+        if self.sent == 0 {
+            for n in 0..32 {
+                self.submit(n % 4, Data::None);
+            }
+        }
+        let mut done = std::mem::take(&mut self.done);
+        for completion in done.drain(..) {
+            assert_eq!(completion.status, Status::Ok);
+            self.ended += 1;
+            self.submit(completion.token as usize, completion.data);
+        }
+        self.done = done;
+        self.channel.kick();
+        self.channel.poll(turn.now, &mut self.done);
+        let count = ALLOCATIONS.with(Cell::get);
+        if self.ended < WARM {
+            self.before = count;
+        } else if self.ended >= WARM + COUNTED {
+            let _ = self.answer.send(count - self.before);
+            return Progress::Finished;
+        }
+        Progress::Busy
+    }
+}
+
+#[test]
+fn the_engine_allocates_nothing_when_warm() {
+    let cores = core_mask();
+    let setup = Reactors::prepare(&cores, IdlePolicy::Busy).unwrap();
+    let arena = Arena::ordinary(64 << 20).unwrap();
+    let members = (0..4)
+        .map(|m| Some(Malloc::new(&format!("m{m}"), 512, 65536, None).unwrap() as Arc<dyn Bdev>))
+        .collect();
+    let config = VolumeConfig::new("v", 64 << 10);
+    let volume = Volume::new(config, members, setup.wakers(), &arena).unwrap();
+    let (answer, result) = mpsc::channel();
+    let reactors = setup
+        .start(|_| {
+            let (volume, arena, answer) = (volume.clone(), arena.clone(), answer.clone());
+            move || Driver {
+                channel: volume.open().unwrap(),
+                pool: Pool::new(&arena, 192 << 10, 32).unwrap(),
+                kinds: [
+                    (Op::Read, 8),
+                    (Op::Write { fua: false }, 8),
+                    (Op::Write { fua: true }, 384),
+                    (Op::Read, 384),
+                ],
+                blocks: volume.info().blocks,
+                sent: 0,
+                ended: 0,
+                before: 0,
+                done: Vec::new(),
+                answer,
+            }
+        })
+        .unwrap();
+    let allocated = result.recv_timeout(Duration::from_secs(120)).unwrap();
+    reactors.join().unwrap();
+    assert_eq!(allocated, 0, "allocations in {COUNTED} requests");
+}
+
+/// The first core this process may use.
+fn core_mask() -> CoreMask {
+    let first = core_affinity::get_core_ids().expect("cores")[0].id;
+    format!("[{first}]").parse().unwrap()
+}
