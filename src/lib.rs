@@ -3,6 +3,7 @@
 pub mod bdev;
 pub mod cli;
 pub mod control;
+pub mod initiator;
 pub mod loadgen;
 pub mod memory;
 pub mod nvme;

@@ -1,0 +1,152 @@
+//! Moving a queue's bytes: one nonblocking TCP socket.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with, sockopt};
+
+use super::error::QueueError;
+use super::queue::{Done, Queue};
+
+/// A connection to a target, or the attempt at one. It never blocks.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    connecting: bool,
+}
+
+impl Socket {
+    /// Begins to connect.
+    ///
+    /// # Errors
+    /// What the operating system says at once; what it says later comes from [`Socket::turn`].
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        // A turn's commands leave in one send; waiting for more would only delay them.
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        let connecting = match connect(&socket, &address) {
+            Ok(()) => false,
+            Err(Errno::INPROGRESS) => true,
+            Err(errno) => return Err(errno.into()),
+        };
+        Ok(Self {
+            stream: TcpStream::from(socket as OwnedFd),
+            connecting,
+        })
+    }
+
+    /// Moves what there is to move: one gathered send and one receive. What is over is appended
+    /// to `done`. Says whether anything moved.
+    ///
+    /// # Errors
+    /// [`QueueError`]: the queue has failed; a last word to the target was sent if it could be.
+    pub fn turn(
+        &mut self,
+        queue: &mut Queue,
+        done: &mut Vec<Done>,
+        now: Instant,
+    ) -> Result<bool, QueueError> {
+        let received = self.receive(queue, done, now)?;
+        let sent = self.send(queue, done)?;
+        Ok(received || sent)
+    }
+
+    /// Receives once. Says whether anything came.
+    ///
+    /// # Errors
+    /// [`QueueError`], as for [`Socket::turn`].
+    pub fn receive(
+        &mut self,
+        queue: &mut Queue,
+        done: &mut Vec<Done>,
+        now: Instant,
+    ) -> Result<bool, QueueError> {
+        if self.still_connecting(queue)? {
+            return Ok(false);
+        }
+        let mut trouble = None;
+        let read = |slices: &mut [IoSliceMut<'_>]| match (&self.stream).read_vectored(slices) {
+            Ok(0) => {
+                trouble = Some(QueueError::Closed);
+                0
+            }
+            Ok(count) => count,
+            Err(error) => {
+                trouble = fatal(&error);
+                0
+            }
+        };
+        let received = queue.receive(done, now, read);
+        if let Err(error) = received {
+            // The last word, if there is one. Nobody waits for it to get through.
+            queue.transmit(done, |slices| write(&self.stream, slices).unwrap_or(0));
+            return Err(error);
+        }
+        match trouble {
+            Some(error) => Err(queue.fail(error)),
+            None => Ok(received != Ok(0)),
+        }
+    }
+
+    /// Sends once, in one gathered send. Says whether anything left.
+    ///
+    /// # Errors
+    /// [`QueueError::Io`].
+    pub fn send(&mut self, queue: &mut Queue, done: &mut Vec<Done>) -> Result<bool, QueueError> {
+        if !queue.has_output() || self.still_connecting(queue)? {
+            return Ok(false);
+        }
+        let mut trouble = None;
+        let sent = queue.transmit(done, |slices| {
+            write(&self.stream, slices).unwrap_or_else(|error| {
+                trouble = fatal(&error);
+                0
+            })
+        });
+        match trouble {
+            Some(error) => Err(queue.fail(error)),
+            None => Ok(sent > 0),
+        }
+    }
+
+    /// Whether the connection is not made yet.
+    fn still_connecting(&mut self, queue: &mut Queue) -> Result<bool, QueueError> {
+        if !self.connecting {
+            return Ok(false);
+        }
+        let mut ready = [PollFd::new(&self.stream, PollFlags::OUT)];
+        match poll(&mut ready, Some(&Timespec::default())) {
+            Ok(0) | Err(Errno::INTR) => return Ok(true),
+            Ok(_) => {}
+            Err(errno) => return Err(queue.fail(QueueError::Io(errno.kind()))),
+        }
+        match self.stream.take_error() {
+            Ok(None) => {
+                self.connecting = false;
+                Ok(false)
+            }
+            Ok(Some(error)) | Err(error) => Err(queue.fail(QueueError::Io(error.kind()))),
+        }
+    }
+}
+
+fn write(mut stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    stream.write_vectored(slices)
+}
+
+/// The error, unless it only says "later".
+fn fatal(error: &io::Error) -> Option<QueueError> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => None,
+        kind => Some(QueueError::Io(kind)),
+    }
+}
