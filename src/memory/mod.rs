@@ -13,6 +13,8 @@
 
 mod arena;
 mod buffer;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod pool;
 mod ram;
 mod sync;

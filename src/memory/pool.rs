@@ -3,11 +3,10 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crossbeam_queue::ArrayQueue;
-
+use super::SLOT_ALIGN;
 use super::arena::{Arena, ArenaError, Extent};
 use super::buffer::BufMut;
-use super::{SLOT_ALIGN, sync::AtomicU32};
+use super::sync::{ArrayQueue, AtomicU32};
 
 /// Why a pool could not be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -9,6 +9,9 @@ use crossbeam_queue::ArrayQueue;
 use super::doorbell::Waker;
 
 /// Makes a mailbox for `capacity` messages (at least 1), whose owner `waker` wakes.
+///
+/// # Panics
+/// When `capacity` is 0.
 pub fn mailbox<T>(waker: &Waker, capacity: usize) -> (MailboxSender<T>, Mailbox<T>) {
     let shared = Arc::new(Shared {
         queue: ArrayQueue::new(capacity),

@@ -8,6 +8,12 @@ use super::doorbell::{Waker, publish};
 
 /// Makes the rings between as many reactors as there are wakers, each for `capacity` messages
 /// (at least 1), and gives the port of each reactor in order of their ids.
+///
+/// The room for all messages, the square of the number of reactors times `capacity`, is taken at
+/// once.
+///
+/// # Panics
+/// When `capacity` is 0.
 pub fn mesh<T>(wakers: &[Waker], capacity: usize) -> Vec<Port<T>> {
     assert!(capacity > 0, "a ring of no messages passes none");
     let ids = || (0..wakers.len()).map(|index| ReactorId(index as u16));

@@ -13,6 +13,10 @@ use super::{Poller, Progress, ReactorId, Turn};
 /// (to look at everything, to name its deadline) can cost.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
+/// With a deadline nearer than this a reactor goes on spinning: the kernel's timers are as inexact
+/// by default (`PR_SET_TIMERSLACK`), and falling asleep and waking takes part of it.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(50);
+
 /// What a reactor does when its turns find nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdlePolicy {
@@ -51,7 +55,7 @@ impl Rest {
     }
 
     /// With a bound so long that a test that would need it hangs.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn without_net(idle: IdlePolicy) -> Self {
         Self {
             idle,
@@ -59,14 +63,14 @@ impl Rest {
         }
     }
 
-    /// Whether to sleep, having found nothing to do for `quiet_for`. Not if the deadline is so near
-    /// that the reactor would hardly fall asleep.
+    /// Whether to sleep, having found nothing to do for `quiet_for`. Not if the deadline is too
+    /// near to fall asleep for.
     fn is_due(self, quiet_for: Duration, deadline: Option<Instant>, now: Instant) -> bool {
         match self.idle {
             IdlePolicy::Busy => false,
             IdlePolicy::Adaptive { quiet } => {
                 quiet_for >= quiet
-                    && deadline.is_none_or(|at| at.saturating_duration_since(now) > quiet)
+                    && deadline.is_none_or(|at| at.saturating_duration_since(now) > SHORTEST_SLEEP)
                     && !here(|here| here.sleepless.get()).unwrap_or(false)
             }
         }

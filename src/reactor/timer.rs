@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 ///
 /// A binary heap that knows where each key is in it, so that moving a deadline (a keep-alive at
 /// every command) leaves nothing behind. Every change takes time logarithmic in the number of
-/// deadlines, and none allocates once there have been as many deadlines before.
+/// deadlines; nothing is allocated while their number stays where it has been.
 #[derive(Clone, Debug)]
 pub struct Timers<K> {
     /// No entry is earlier than its parent, which is at `(place - 1) / 2`.
