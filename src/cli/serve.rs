@@ -24,6 +24,9 @@ pub struct Args {
     /// What cores do when there is nothing to do: sleep after a while, or spin for ever.
     #[arg(long, value_enum, default_value_t = Idle::Adaptive)]
     idle: Idle,
+    /// Memory to set aside for payload and stripes, in MiB [default: what suits the machine]
+    #[arg(short = 's', long = "mem", value_name = "MIB")]
+    memory: Option<u64>,
     /// Leave the start to framework_start_init.
     #[arg(long)]
     wait_for_rpc: bool,
@@ -50,6 +53,7 @@ impl Args {
                 Idle::Busy => IdlePolicy::Busy,
             },
             socket: self.rpc_socket,
+            memory: self.memory,
             wait_for_rpc: self.wait_for_rpc,
             log,
         };

@@ -7,8 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+mod arrays;
+mod devices;
+mod error;
 mod log;
 mod system;
 
+pub use arrays::{Addition, ArrayInfo, ArrayOptions, ArrayState, Arrays, Change, Place, SlotInfo};
+pub use devices::{Devices, Kind};
+pub use error::ControlError;
 pub use log::{LogLevel, LogSwitch};
-pub use system::{Phase, System, TICK_RATE};
+pub use system::{Deletion, DeviceCounts, Phase, System, TICK_RATE};

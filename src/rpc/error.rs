@@ -3,6 +3,10 @@
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
+use crate::bdev::RegistryError;
+use crate::control::ControlError;
+use crate::nvmf::TargetError;
+
 /// A JSON-RPC error: a code that programs branch on and a sentence that tells a person what is
 /// wrong and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,5 +58,30 @@ impl RpcError {
     /// The error member of a response.
     pub fn to_value(&self) -> Value {
         json!({"code": self.code, "message": self.message})
+    }
+}
+
+impl From<ControlError> for RpcError {
+    fn from(error: ControlError) -> Self {
+        Self::errno(error.errno(), error.to_string())
+    }
+}
+
+impl From<RegistryError> for RpcError {
+    fn from(error: RegistryError) -> Self {
+        ControlError::from(error).into()
+    }
+}
+
+impl From<TargetError> for RpcError {
+    /// SPDK answers the NVMe-oF methods with JSON-RPC's own codes where it can.
+    fn from(error: TargetError) -> Self {
+        let code = match &error {
+            TargetError::Invalid(_) | TargetError::NotFound(_) => Self::INVALID_PARAMS,
+            TargetError::Bdev(RegistryError::NotFound(_)) => Self::INVALID_PARAMS,
+            TargetError::Exists(_) => Self::INTERNAL,
+            other => -other.errno(),
+        };
+        Self::new(code, error.to_string())
     }
 }

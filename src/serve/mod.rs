@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod memory;
 mod service;
 mod signals;
 
 pub use config::{Config, ConfigError};
+pub use memory::MemoryError;
 pub use service::{Options, ServeError, run};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::config::{Config, ConfigError};
+use super::memory::{self, MemoryError};
 use super::signals::Signals;
 use crate::control::{LogSwitch, System};
 use crate::reactor::{CoreMask, Events, IdlePolicy, Interest, Ready, Registration};
@@ -33,6 +34,8 @@ pub struct Options {
     pub idle: IdlePolicy,
     /// Where to listen for RPC clients.
     pub socket: PathBuf,
+    /// Memory to set aside, in MiB; without it, what suits the machine.
+    pub memory: Option<u64>,
     /// Whether to leave the start to framework_start_init.
     pub wait_for_rpc: bool,
     /// How much is logged.
@@ -48,6 +51,9 @@ pub enum ServeError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The memory cannot be set aside.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The operating system refused what the loop needs.
     #[error("the control thread cannot {what}: {source}")]
     Loop {
@@ -70,8 +76,9 @@ pub fn run(options: Options, announce: impl FnOnce(&System)) -> Result<(), Serve
         .register(&signals, SIGNAL_TOKEN, Interest::READABLE)
         .map_err(failed("wait for signals"))?;
     let server = Server::bind(&options.socket, &events, RPC_TOKEN)?;
+    let arena = memory::set_aside(options.memory)?;
     let mut service = Service {
-        system: System::new(None, options.log),
+        system: System::new(None, arena, options.log),
         server,
         pending: Vec::new(),
         ready: Vec::new(),

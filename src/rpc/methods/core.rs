@@ -368,10 +368,7 @@ mod tests {
 
     #[test]
     fn the_start_is_waited_for_and_completed() {
-        let mut system = System::new(
-            None,
-            crate::control::LogSwitch::new(LogLevel::Error, |_| {}),
-        );
+        let mut system = crate::rpc::testing::starting();
         let answer = super::super::call(&mut system, "framework_wait_init", None).unwrap();
         let Answer::Later(mut wait) = answer else {
             panic!("the start is not complete: {answer:?}");

@@ -2,7 +2,13 @@
 //!
 //! One table a family. Whatever lists or describes methods reads the tables.
 
+mod bdev;
+mod changing;
 mod core;
+mod listen;
+mod members;
+mod nvmf;
+mod raid;
 
 use std::fmt::Debug;
 use std::time::Instant;
@@ -79,7 +85,15 @@ pub trait Pending: Debug {
 
 /// Every method, family by family.
 pub fn all() -> impl Iterator<Item = &'static Method> {
-    [core::METHODS].into_iter().flatten()
+    let families = [
+        core::METHODS,
+        bdev::METHODS,
+        members::METHODS,
+        raid::METHODS,
+        nvmf::METHODS,
+        listen::METHODS,
+    ];
+    families.into_iter().flatten()
 }
 
 /// The method of this name, be it an alias.

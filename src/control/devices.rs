@@ -1,0 +1,205 @@
+//! The devices, of which kind each is and what it stands on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::ControlError;
+use crate::bdev::{Bdev, ErrorBdev, Registry, RegistryError};
+
+/// Which kind a device is of, and what only that kind has.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// A RAM disk.
+    Malloc,
+    /// Accepts everything and keeps nothing.
+    Null,
+    /// A file or kernel block device.
+    Uring,
+    /// Makes `base` slow.
+    Delay {
+        /// The device below.
+        base: String,
+    },
+    /// Spoils what goes to `base`.
+    Error {
+        /// The device below.
+        base: String,
+        /// Takes the orders.
+        injector: Arc<ErrorBdev>,
+    },
+    /// A RAID volume.
+    Volume,
+}
+
+impl Kind {
+    /// In a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Kind::Malloc => "malloc",
+            Kind::Null => "null",
+            Kind::Uring => "uring",
+            Kind::Delay { .. } => "delay",
+            Kind::Error { .. } => "error injection",
+            Kind::Volume => "RAID",
+        }
+    }
+
+    fn base(&self) -> Option<&str> {
+        match self {
+            Kind::Delay { base } | Kind::Error { base, .. } => Some(base),
+            _ => None,
+        }
+    }
+}
+
+/// All devices of the process.
+#[derive(Debug, Default)]
+pub struct Devices {
+    /// By name, with who holds each.
+    pub registry: Registry,
+    kinds: BTreeMap<String, Kind>,
+}
+
+impl Devices {
+    /// Adds a device.
+    ///
+    /// # Errors
+    /// [`RegistryError::Exists`].
+    pub fn add(&mut self, bdev: Arc<dyn Bdev>, kind: Kind) -> Result<(), RegistryError> {
+        let name = bdev.info().name.clone();
+        self.registry.add(bdev)?;
+        self.kinds.insert(name, kind);
+        Ok(())
+    }
+
+    /// Adds the device that `make` makes on top of `base`, and holds `base` for it under `name`.
+    ///
+    /// # Errors
+    /// [`RegistryError`] about `base` or the new name; what `make` says.
+    pub fn stack(
+        &mut self,
+        base: &str,
+        name: &str,
+        make: impl FnOnce(Arc<dyn Bdev>) -> Result<(Arc<dyn Bdev>, Kind), ControlError>,
+    ) -> Result<(), ControlError> {
+        let below = self.registry.claim(base, name)?;
+        let added = make(below).and_then(|(bdev, kind)| Ok(self.add(bdev, kind)?));
+        if added.is_err() {
+            self.registry.release(base);
+        }
+        added
+    }
+
+    /// Removes a device that nobody holds, and lets go of what it stands on.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn remove(&mut self, name: &str) -> Result<(), RegistryError> {
+        self.registry.remove(name)?;
+        let kind = self.kinds.remove(name);
+        if let Some(base) = kind.as_ref().and_then(Kind::base) {
+            self.registry.release(base);
+        }
+        Ok(())
+    }
+
+    /// The device of this name, or whose UUID this is.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub fn find(&self, name: &str) -> Result<Arc<dyn Bdev>, RegistryError> {
+        let by_uuid = || {
+            let uuid: Uuid = name.parse().ok()?;
+            let mut all = self.registry.iter().map(|(bdev, _)| bdev);
+            all.find(|bdev| bdev.info().uuid == uuid).cloned()
+        };
+        self.registry.get(name).or_else(|e| by_uuid().ok_or(e))
+    }
+
+    /// Which kind a device is of.
+    pub fn kind(&self, name: &str) -> Option<&Kind> {
+        self.kinds.get(name)
+    }
+
+    /// The device of this name or UUID, if it is of the kind that `word` names.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`ControlError::Kind`].
+    pub fn of_kind(&self, name: &str, word: &'static str) -> Result<(String, &Kind), ControlError> {
+        let name = self.find(name)?.info().name.clone();
+        let kind = self.kinds.get(&name);
+        let kind = kind.expect("every device was added with its kind");
+        if kind.word() == word {
+            return Ok((name, kind));
+        }
+        Err(ControlError::Kind {
+            name,
+            wanted: word,
+            found: kind.word(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bdev::{Delay, Null};
+
+    fn null(name: &str) -> Arc<dyn Bdev> {
+        Null::new(name, 512, 8, None).unwrap()
+    }
+
+    fn delay(base: Arc<dyn Bdev>, name: &str) -> Result<(Arc<dyn Bdev>, Kind), ControlError> {
+        let kind = Kind::Delay {
+            base: base.info().name.clone(),
+        };
+        Ok((Delay::new(base, name, 1, 1, 1, 1)?, kind))
+    }
+
+    #[test]
+    fn a_stacked_device_holds_its_base_until_it_goes() {
+        let mut devices = Devices::default();
+        devices.add(null("n"), Kind::Null).unwrap();
+        devices.stack("n", "d", |base| delay(base, "d")).unwrap();
+        let busy = devices.remove("n").unwrap_err();
+        assert!(matches!(busy, RegistryError::Busy { .. }));
+        let again = devices.stack("n", "e", |base| delay(base, "e"));
+        assert!(again.is_err());
+        devices.remove("d").unwrap();
+        devices.remove("n").unwrap();
+        assert_eq!(devices.registry.iter().count(), 0);
+    }
+
+    #[test]
+    fn a_base_is_let_go_when_the_stacking_fails() {
+        let mut devices = Devices::default();
+        devices.add(null("n"), Kind::Null).unwrap();
+        devices.add(null("taken"), Kind::Null).unwrap();
+        for name in ["", "taken"] {
+            assert!(devices.stack("n", name, |base| delay(base, name)).is_err());
+            assert_eq!(devices.registry.claim_of("n"), None);
+        }
+        assert!(
+            devices
+                .stack("absent", "d", |base| delay(base, "d"))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn devices_are_found_by_name_and_uuid_and_told_apart_by_kind() {
+        let mut devices = Devices::default();
+        let bdev = null("n");
+        let uuid = bdev.info().uuid.to_string();
+        devices.add(bdev, Kind::Null).unwrap();
+        assert_eq!(devices.of_kind(&uuid, "null").unwrap().0, "n");
+        assert!(devices.find(&Uuid::new_v4().to_string()).is_err());
+        let error = devices.of_kind("n", "malloc").unwrap_err().to_string();
+        assert!(
+            error.contains("no malloc device but a null device"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,553 @@
+//! Methods of RAID volumes.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::changing::Changing;
+use super::{Answer, Method, Params, When};
+use crate::control::{ArrayInfo, ArrayOptions, ArrayState, System};
+use crate::raid::Layout;
+use crate::rpc::RpcError;
+
+/// This family's methods.
+pub const METHODS: &[Method] = &[
+    Method {
+        name: "bdev_raid_create",
+        aliases: &["construct_raid_bdev"],
+        when: When::Runtime,
+        params: &[
+            "name",
+            "strip_size_kb",
+            "raid_level",
+            "base_bdevs",
+            "uuid?",
+            "superblock?",
+            "layout?",
+        ],
+        help: "Makes a RAID5 volume; it starts when all of its members are there",
+        run: bdev_raid_create,
+    },
+    Method {
+        name: "bdev_raid_delete",
+        aliases: &["destroy_raid_bdev"],
+        when: When::Runtime,
+        params: &["name", "clear_sb?"],
+        help: "Deletes a RAID volume; its members stay",
+        run: bdev_raid_delete,
+    },
+    Method {
+        name: "bdev_raid_get_bdevs",
+        aliases: &["get_raid_bdevs"],
+        when: When::Runtime,
+        params: &["category"],
+        help: "Lists RAID volumes: all, online, configuring or offline",
+        run: bdev_raid_get_bdevs,
+    },
+    Method {
+        name: "bdev_raid_add_base_bdev",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["raid_bdev", "base_bdev"],
+        help: "Puts a device into the free slot of a RAID volume and rebuilds it",
+        run: bdev_raid_add_base_bdev,
+    },
+    Method {
+        name: "bdev_raid_remove_base_bdev",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name"],
+        help: "Takes a member out of its RAID volume",
+        run: bdev_raid_remove_base_bdev,
+    },
+    Method {
+        name: "bdev_raid_set_options",
+        aliases: &[],
+        when: When::Always,
+        params: &["process_window_size_kb?", "process_max_bandwidth_mb_sec?"],
+        help: "Sets how fast rebuilds go",
+        run: bdev_raid_set_options,
+    },
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: String,
+    strip_size_kb: u32,
+    raid_level: Value,
+    base_bdevs: Vec<String>,
+    uuid: Option<Uuid>,
+    #[serde(default)]
+    superblock: bool,
+    layout: Option<String>,
+}
+
+fn bdev_raid_create(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: Create = params.read()?;
+    if p.superblock {
+        return Err(RpcError::invalid_params(
+            "superblock: volumes are made without metadata; leave superblock out",
+        ));
+    }
+    let layout = match p.layout.as_deref() {
+        None => Layout::default(),
+        Some(name) => Layout::by_name(name).ok_or_else(|| {
+            let all = Layout::ALL.map(Layout::name).join(", ");
+            RpcError::invalid_params(format!("layout: there is no {name:?}; use one of {all}"))
+        })?,
+    };
+    system.create_array(ArrayOptions {
+        name: p.name,
+        uuid: p.uuid,
+        level: level(&p.raid_level)?,
+        strip_kb: p.strip_size_kb,
+        layout,
+        members: p.base_bdevs,
+    })?;
+    Ok(true.into())
+}
+
+/// SPDK's name of the level and ours mean the same; each client is shown the one that it used.
+fn level(given: &Value) -> Result<&'static str, RpcError> {
+    match given.as_str() {
+        Some("raid5f" | "5f") => Ok("raid5f"),
+        Some("raid5" | "5") => Ok("raid5"),
+        _ if given.as_u64() == Some(5) => Ok("raid5"),
+        _ => Err(RpcError::invalid_params(format!(
+            "raid_level: {given} is not supported; use \"raid5\" (or \"raid5f\", which is the same here)"
+        ))),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    name: String,
+    // There is no superblock to clear.
+    #[serde(rename = "clear_sb")]
+    _clear_sb: Option<bool>,
+}
+
+fn bdev_raid_delete(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: Delete = params.read()?;
+    system.delete_array(&p.name)?;
+    Ok(true.into())
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Category {
+    All,
+    Online,
+    Configuring,
+    Offline,
+}
+
+impl Category {
+    fn includes(self, state: ArrayState) -> bool {
+        match self {
+            Category::All => true,
+            Category::Online => state == ArrayState::Online,
+            Category::Configuring => state == ArrayState::Configuring,
+            Category::Offline => state == ArrayState::Offline,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetBdevs {
+    category: Category,
+}
+
+fn bdev_raid_get_bdevs(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: GetBdevs = params.read()?;
+    let infos = system.arrays.infos(&system.devices);
+    let shown = infos
+        .iter()
+        .filter(|i| p.category.includes(i.state))
+        .map(|info| {
+            let mut object = Map::new();
+            object.insert("name".into(), info.options.name.clone().into());
+            object.extend(describe(info));
+            Value::Object(object)
+        });
+    Ok(shown.collect::<Vec<_>>().into())
+}
+
+/// What a volume is, as `driver_specific.raid` shows it too.
+pub fn describe(info: &ArrayInfo) -> Map<String, Value> {
+    let present = info.slots.iter().filter(|s| s.is_configured).count();
+    let operational = match info.state {
+        ArrayState::Configuring => info.slots.len(),
+        _ => present,
+    };
+    let mut object = Map::new();
+    let mut put = |key: &str, value: Value| {
+        object.insert(key.to_owned(), value);
+    };
+    let uuid = info.options.uuid.unwrap_or_default();
+    put("uuid", uuid.to_string().into());
+    put("strip_size_kb", info.options.strip_kb.into());
+    put("state", info.state.name().into());
+    put("raid_level", info.options.level.into());
+    put("superblock", false.into());
+    put("num_base_bdevs", info.slots.len().into());
+    put("num_base_bdevs_discovered", present.into());
+    put("num_base_bdevs_operational", operational.into());
+    if let Some(process) = &info.process {
+        let percent = process.rows_done * 100 / process.rows.max(1);
+        put(
+            "process",
+            json!({
+                "type": "rebuild",
+                "target": process.target,
+                "progress": {
+                    "blocks": process.rows_done * info.row_blocks,
+                    "percent": percent,
+                },
+            }),
+        );
+    }
+    let slots = info.slots.iter().map(|slot| {
+        json!({
+            "name": slot.name,
+            "uuid": slot.uuid.to_string(),
+            "is_configured": slot.is_configured,
+            "data_offset": 0,
+            "data_size": slot.data_blocks,
+        })
+    });
+    put("base_bdevs_list", slots.collect());
+    object
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddBase {
+    raid_bdev: String,
+    base_bdev: String,
+}
+
+fn bdev_raid_add_base_bdev(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: AddBase = params.read()?;
+    let change = system.add_member(&p.raid_bdev, &p.base_bdev)?;
+    Ok(change.map_or_else(|| true.into(), Changing::answer))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveBase {
+    name: String,
+}
+
+fn bdev_raid_remove_base_bdev(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: RemoveBase = params.read()?;
+    let change = system.remove_member(&p.name)?;
+    Ok(change.map_or_else(|| true.into(), Changing::answer))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetOptions {
+    process_window_size_kb: Option<u32>,
+    process_max_bandwidth_mb_sec: Option<u32>,
+}
+
+fn bdev_raid_set_options(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: SetOptions = params.read()?;
+    let mut rebuild = system.arrays.rebuild();
+    match p.process_window_size_kb {
+        Some(0) => {
+            return Err(RpcError::invalid_params(
+                "process_window_size_kb: must be 1 or more; leave it out for what it is now",
+            ));
+        }
+        Some(kb) => rebuild.window_bytes = u64::from(kb) << 10,
+        None => {}
+    }
+    if let Some(mb) = p.process_max_bandwidth_mb_sec {
+        rebuild.bytes_per_second = u64::from(mb) << 20;
+    }
+    system.arrays.set_rebuild(rebuild)?;
+    Ok(true.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::testing::{call_now, keys, system, system_with_reactor};
+
+    fn members(system: &mut System, names: &[&str]) {
+        for name in names {
+            let null = json!({"name": name, "num_blocks": 4096, "block_size": 4096});
+            call_now(system, "bdev_null_create", null).unwrap();
+        }
+    }
+
+    fn create(system: &mut System, more: Value) -> crate::rpc::Outcome {
+        let mut params = json!({
+            "name": "r", "strip_size_kb": 64, "raid_level": "raid5", "base_bdevs": ["a", "b", "c", "d"],
+        });
+        params
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        call_now(system, "bdev_raid_create", params)
+    }
+
+    fn list(system: &mut System, category: &str) -> Vec<Value> {
+        let listed = call_now(system, "bdev_raid_get_bdevs", json!({"category": category}));
+        listed.unwrap().as_array().unwrap().clone()
+    }
+
+    #[test]
+    fn a_volume_with_all_members_is_online_and_has_spdks_shape() {
+        let system = &mut system_with_reactor();
+        members(system, &["a", "b", "c", "d"]);
+        let uuid = "7d352e83-fe27-40f2-8fef-64563355e076";
+        assert_eq!(
+            create(system, json!({"raid_level": "5f", "uuid": uuid})),
+            Ok(true.into())
+        );
+        let listed = list(system, "online");
+        let expected = [
+            "name",
+            "uuid",
+            "strip_size_kb",
+            "state",
+            "raid_level",
+            "superblock",
+            "num_base_bdevs",
+            "num_base_bdevs_discovered",
+            "num_base_bdevs_operational",
+            "base_bdevs_list",
+        ];
+        assert_eq!(keys(&listed[0]), expected);
+        let volume = &listed[0];
+        assert_eq!(volume["uuid"], uuid);
+        assert_eq!(volume["raid_level"], "raid5f");
+        assert_eq!(volume["num_base_bdevs_operational"], 4);
+        let slot = &volume["base_bdevs_list"][1];
+        assert_eq!(
+            keys(slot),
+            ["name", "uuid", "is_configured", "data_offset", "data_size"]
+        );
+        assert_eq!(
+            (&slot["name"], &slot["data_size"]),
+            (&json!("b"), &json!(4096))
+        );
+        assert!(list(system, "configuring").is_empty() && list(system, "offline").is_empty());
+
+        let device = call_now(system, "bdev_get_bdevs", json!({"name": "r"})).unwrap();
+        // Three of four members hold data.
+        assert_eq!(device[0]["num_blocks"], 3 * 4096);
+        let mut inside = volume.clone();
+        inside.as_object_mut().unwrap().shift_remove("name");
+        assert_eq!(device[0]["driver_specific"]["raid"], inside);
+
+        let busy = call_now(system, "bdev_null_delete", json!({"name": "a"}));
+        assert_eq!(busy.unwrap_err().code, 0, "the volume is asked first");
+        assert_eq!(
+            call_now(system, "bdev_raid_delete", json!({"name": "r"})),
+            Ok(true.into())
+        );
+        assert!(list(system, "all").is_empty());
+        for name in ["a", "b", "c", "d"] {
+            call_now(system, "bdev_null_delete", json!({"name": name})).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_volume_waits_for_its_members() {
+        let system = &mut system_with_reactor();
+        members(system, &["a", "c"]);
+        create(system, json!({})).unwrap();
+        let listed = list(system, "configuring");
+        let volume = &listed[0];
+        assert_eq!(
+            (&volume["state"], &volume["num_base_bdevs"]),
+            (&json!("configuring"), &json!(4))
+        );
+        assert_eq!(volume["num_base_bdevs_discovered"], 2);
+        assert_eq!(volume["num_base_bdevs_operational"], 4);
+        let absent = json!({
+            "name": "b", "uuid": Uuid::nil(), "is_configured": false, "data_offset": 0, "data_size": 0,
+        });
+        assert_eq!(volume["base_bdevs_list"][1], absent);
+        let taken = json!({"name": "r", "num_blocks": 8, "block_size": 512});
+        assert_eq!(
+            call_now(system, "bdev_null_create", taken)
+                .unwrap_err()
+                .code,
+            -17
+        );
+        members(system, &["d"]);
+        assert_eq!(list(system, "configuring").len(), 1);
+        members(system, &["b"]);
+        assert_eq!(list(system, "online").len(), 1);
+    }
+
+    #[test]
+    fn a_waiting_volume_takes_another_member_and_lets_one_go() {
+        let system = &mut system_with_reactor();
+        members(system, &["a", "b", "c", "e"]);
+        create(system, json!({})).unwrap();
+        let remove = json!({"name": "b"});
+        assert_eq!(
+            call_now(system, "bdev_raid_remove_base_bdev", remove),
+            Ok(true.into())
+        );
+        let add = |system: &mut System, name| {
+            call_now(
+                system,
+                "bdev_raid_add_base_bdev",
+                json!({"raid_bdev": "r", "base_bdev": name}),
+            )
+        };
+        assert_eq!(add(system, "e"), Ok(true.into()));
+        assert_eq!(add(system, "b"), Ok(true.into()));
+        let listed = list(system, "online");
+        let names: Vec<_> = (0..4)
+            .map(|n| &listed[0]["base_bdevs_list"][n]["name"])
+            .collect();
+        assert_eq!(names, ["a", "e", "c", "b"]);
+    }
+
+    #[test]
+    fn bad_volumes_are_refused_and_hold_nothing() {
+        let system = &mut system_with_reactor();
+        members(system, &["a", "b", "c", "d", "held", "x"]);
+        call_now(system, "bdev_error_create", json!({"base_name": "held"})).unwrap();
+        let small = json!({"name": "small", "num_blocks": 8, "block_size": 512});
+        call_now(system, "bdev_null_create", small).unwrap();
+        for (params, code, names) in [
+            (json!({"base_bdevs": ["a", "b"]}), -22, "3 to 64"),
+            (json!({"base_bdevs": ["a", "b", "a"]}), -22, "named twice"),
+            (json!({"base_bdevs": ["a", "b", ""]}), -22, "empty"),
+            (json!({"base_bdevs": ["a", "b", "r"]}), -22, "itself"),
+            (json!({"base_bdevs": ["a", "b", "held"]}), -16, "EE_held"),
+            (
+                json!({"base_bdevs": ["a", "b", "small"]}),
+                -22,
+                "blocks of 512",
+            ),
+            (
+                json!({"base_bdevs": "a b c"}),
+                -32602,
+                "base_bdevs: invalid type",
+            ),
+            (
+                json!({"strip_size_kb": 0}),
+                -22,
+                "power of two from 4 to 1024",
+            ),
+            (json!({"strip_size_kb": 48}), -22, "power of two"),
+            (json!({"strip_size_kb": 2}), -22, "power of two"),
+            (json!({"strip_size_kb": 2048}), -22, "power of two"),
+            (json!({"raid_level": "raid1"}), -32602, "use \"raid5\""),
+            (json!({"raid_level": "0"}), -32602, "raid_level"),
+            (json!({"superblock": true}), -32602, "superblock"),
+            (json!({"layout": "left"}), -32602, "left-symmetric"),
+            (json!({"name": ""}), -22, "needs a name"),
+            (json!({"name": "x"}), -17, "x already exists"),
+            (json!({"uuid": "x"}), -32602, "uuid"),
+        ] {
+            let error = create(system, params.clone()).unwrap_err();
+            assert_eq!(error.code, code, "{params}: {}", error.message);
+            assert!(error.message.contains(names), "{params}: {}", error.message);
+            for name in ["a", "b", "c", "d"] {
+                assert_eq!(system.devices.registry.claim_of(name), None, "{params}");
+            }
+        }
+        assert!(list(system, "all").is_empty());
+        create(system, json!({})).unwrap();
+        assert_eq!(create(system, json!({})).unwrap_err().code, -17);
+    }
+
+    #[test]
+    fn what_is_no_volume_and_no_member_is_told() {
+        let system = &mut system();
+        members(system, &["a"]);
+        for (method, params, code, names) in [
+            (
+                "bdev_raid_delete",
+                json!({"name": "r"}),
+                -19,
+                "raid bdev r not found",
+            ),
+            (
+                "bdev_raid_add_base_bdev",
+                json!({"raid_bdev": "r", "base_bdev": "a"}),
+                -19,
+                "raid bdev r not found",
+            ),
+            (
+                "bdev_raid_add_base_bdev",
+                json!({"raid_bdev": "r", "base_bdev": "x"}),
+                -19,
+                "x does not exist",
+            ),
+            (
+                "bdev_raid_remove_base_bdev",
+                json!({"name": "a"}),
+                -19,
+                "no member",
+            ),
+            (
+                "bdev_raid_remove_base_bdev",
+                json!({"name": "x"}),
+                -19,
+                "x does not exist",
+            ),
+            (
+                "bdev_raid_get_bdevs",
+                json!({"category": "some"}),
+                -32602,
+                "category",
+            ),
+            ("bdev_raid_get_bdevs", json!({}), -32602, "category"),
+            (
+                "bdev_raid_set_options",
+                json!({"process_window_size_kb": 0}),
+                -32602,
+                "process_window_size_kb",
+            ),
+        ] {
+            let error = call_now(system, method, params).unwrap_err();
+            assert_eq!(error.code, code, "{method}: {}", error.message);
+            assert!(error.message.contains(names), "{method}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn the_pace_of_rebuilds_is_set_in_spdks_units() {
+        let system = &mut system();
+        let options = json!({"process_window_size_kb": 512, "process_max_bandwidth_mb_sec": 10});
+        call_now(system, "bdev_raid_set_options", options).unwrap();
+        call_now(system, "bdev_raid_set_options", json!({})).unwrap();
+        let rebuild = system.arrays.rebuild();
+        assert_eq!(rebuild.window_bytes, 512 * 1024);
+        assert_eq!(rebuild.bytes_per_second, 10 * 1024 * 1024);
+    }
+
+    #[test]
+    fn a_volume_keeps_its_identity_as_long_as_its_members_do() {
+        let mut identities = Vec::new();
+        for last in [4, 4, 5] {
+            let system = &mut system_with_reactor();
+            for (name, number) in [("a", 1), ("b", 2), ("c", 3), ("d", last)] {
+                let null = json!({
+                    "name": name, "num_blocks": 4096, "block_size": 4096,
+                    "uuid": Uuid::from_u128(number),
+                });
+                call_now(system, "bdev_null_create", null).unwrap();
+            }
+            create(system, json!({})).unwrap();
+            identities.push(list(system, "all")[0]["uuid"].clone());
+        }
+        assert_eq!(identities[0], identities[1]);
+        assert_ne!(identities[0], identities[2]);
+    }
+}

@@ -1,0 +1,138 @@
+//! How much memory to set aside, and on which pages.
+
+use std::fs;
+
+use crate::memory::{Arena, ArenaError, PageKind};
+
+/// What is set aside unless told otherwise, in MiB, where there is as much.
+const DEFAULT_MIB: u64 = 1024;
+
+/// The least that is of any use, in MiB.
+pub const LEAST_MIB: u64 = 64;
+
+/// The memory cannot be set aside.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Less than anything can be done with.
+    #[error("a memory size of {0} MiB (-s) is too little; give {LEAST_MIB} at least")]
+    TooLittle(u64),
+    /// More than there is.
+    #[error(
+        "a memory size of {wanted} MiB (-s) is more than the {free} MiB that are free; give less, or free memory"
+    )]
+    TooMuch {
+        /// What was asked for, in MiB.
+        wanted: u64,
+        /// What there is, in MiB.
+        free: u64,
+    },
+    /// The allocator refused.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+}
+
+/// What the machine has free, in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Free {
+    /// In all kinds of pages but huge ones.
+    ordinary: u64,
+    /// In huge pages that are set aside and not used.
+    huge: u64,
+}
+
+/// Sets aside `asked` MiB, or without that a default that the machine can bear: on huge pages if
+/// enough of them are free, else on ordinary ones.
+///
+/// # Errors
+/// [`MemoryError`].
+pub fn set_aside(asked: Option<u64>) -> Result<Arena, MemoryError> {
+    let mib = choose(asked, free())?;
+    let arena = Arena::new(mib as usize * (1 << 20))?;
+    match arena.page_kind() {
+        PageKind::Huge => tracing::info!("memory: {mib} MiB on huge pages"),
+        PageKind::Ordinary => tracing::info!(
+            "memory: {mib} MiB on ordinary pages; for huge ones, set enough of them aside in /proc/sys/vm/nr_hugepages"
+        ),
+    }
+    Ok(arena)
+}
+
+fn choose(asked: Option<u64>, free: Option<Free>) -> Result<u64, MemoryError> {
+    if let Some(asked) = asked.filter(|&mib| mib < LEAST_MIB) {
+        return Err(MemoryError::TooLittle(asked));
+    }
+    let Some(free) = free else {
+        return Ok(asked.unwrap_or(LEAST_MIB));
+    };
+    let most = free.ordinary.max(free.huge);
+    match asked {
+        Some(wanted) if wanted > most => Err(MemoryError::TooMuch { wanted, free: most }),
+        Some(wanted) => Ok(wanted),
+        // A little less on huge pages is better than more on ordinary ones.
+        None if free.huge >= DEFAULT_MIB / 4 => Ok(DEFAULT_MIB.min(free.huge)),
+        None => Ok(DEFAULT_MIB.min(free.ordinary / 2).max(LEAST_MIB)),
+    }
+}
+
+/// What is free, `None` where `/proc` does not tell.
+fn free() -> Option<Free> {
+    parse(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn parse(meminfo: &str) -> Option<Free> {
+    let field = |name: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|l| l.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let huge = || Some(field("HugePages_Free:")? * field("Hugepagesize:")? / 1024);
+    Some(Free {
+        ordinary: field("MemAvailable:")? / 1024,
+        huge: huge().unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(ordinary: u64, huge: u64) -> Option<Free> {
+        Some(Free { ordinary, huge })
+    }
+
+    #[test]
+    fn the_default_is_what_the_machine_can_bear() {
+        let default = |free| choose(None, free).unwrap();
+        assert_eq!(default(with(16_000, 0)), 1024);
+        assert_eq!(default(with(16_000, 2048)), 1024);
+        assert_eq!(default(with(16_000, 512)), 512);
+        assert_eq!(
+            default(with(16_000, 100)),
+            1024,
+            "too few huge pages to be worth it"
+        );
+        assert_eq!(default(with(1000, 0)), 500);
+        assert_eq!(default(with(50, 0)), LEAST_MIB);
+        assert_eq!(default(None), LEAST_MIB);
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_with_what_can() {
+        assert_eq!(choose(Some(300), with(1000, 0)).unwrap(), 300);
+        let error = choose(Some(2000), with(1000, 100)).unwrap_err().to_string();
+        assert!(
+            error.contains("2000 MiB") && error.contains("1000 MiB that are free"),
+            "{error}"
+        );
+        let error = choose(Some(1), with(1000, 0)).unwrap_err().to_string();
+        assert!(error.contains("64 at least"), "{error}");
+    }
+
+    #[test]
+    fn the_kernels_table_is_read() {
+        let text = "MemTotal:  2048 kB\nMemAvailable:    1048576 kB\nHugePages_Total:  9\n\
+                    HugePages_Free:        3\nHugepagesize:       2048 kB\n";
+        assert_eq!(parse(text), with(1024, 6));
+        assert_eq!(parse("MemAvailable: 2048 kB\n"), with(2, 0));
+        assert_eq!(parse(""), None);
+    }
+}
