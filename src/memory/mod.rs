@@ -13,6 +13,7 @@
 
 mod arena;
 mod buffer;
+mod classes;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod pool;
@@ -21,6 +22,7 @@ mod sync;
 
 pub use arena::{Arena, ArenaError, PageKind};
 pub use buffer::{Buf, BufMut};
+pub use classes::{Class, Classes, Cuts};
 pub use pool::{Pool, PoolError};
 pub use ram::{Page, PageMut, Ram, RamError};
 
