@@ -13,13 +13,26 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod command;
+pub mod controller;
+pub mod device;
 pub mod error;
+pub mod events;
+pub mod feature;
 pub mod host;
+pub mod identify;
+pub mod io_queue;
+pub mod log_page;
+pub mod message;
 pub mod namespace;
 pub mod stats;
+pub mod status;
 pub mod subsystem;
 pub mod target;
+pub mod tcp;
 pub mod transport;
+pub mod view;
+pub mod wire;
 
 pub use address::ListenAddress;
 pub use error::TargetError;

@@ -1,0 +1,164 @@
+//! The devices of a poll group: one channel each, one doorbell a turn.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::message::Ticket;
+use super::view::DeviceId;
+use crate::bdev::{Bdev, Channel, Completion, OpenError, Request};
+
+/// The open devices of one poll group, by [`DeviceId`].
+#[derive(Debug, Default)]
+pub struct Devices {
+    table: Vec<Option<Device>>,
+    done: Vec<Completion>,
+}
+
+#[derive(Debug)]
+struct Device {
+    channel: Box<dyn Channel>,
+    /// Requests that the channel had no room for, oldest first. Bounded by the commands of all
+    /// queues.
+    backlog: VecDeque<Request>,
+    /// Something was submitted since the last doorbell.
+    rung: bool,
+    /// Commands that have been admitted for this device and not yet submitted anything.
+    expected: usize,
+    /// To be closed when nothing is expected or in flight, and then confirmed.
+    closing: Option<Ticket>,
+}
+
+impl Device {
+    fn pending(&self) -> usize {
+        self.channel.in_flight() + self.backlog.len()
+    }
+
+    /// Fills the channel from the backlog.
+    fn refill(&mut self) {
+        while let Some(request) = self.backlog.pop_front() {
+            match self.channel.submit(request) {
+                Ok(()) => self.rung = true,
+                Err(request) => {
+                    self.backlog.push_front(request);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Devices {
+    /// Opens a device on the calling reactor.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub fn open(&mut self, id: DeviceId, bdev: &dyn Bdev) -> Result<(), OpenError> {
+        let channel = bdev.open()?;
+        let at = id.0 as usize;
+        if self.table.len() <= at {
+            self.table.resize_with(at + 1, || None);
+        }
+        assert!(self.table[at].is_none(), "a place is given out once");
+        self.table[at] = Some(Device {
+            channel,
+            backlog: VecDeque::new(),
+            rung: false,
+            expected: 0,
+            closing: None,
+        });
+        Ok(())
+    }
+
+    /// Closes a device once nothing uses it; [`Devices::closed`] tells when.
+    pub fn close(&mut self, id: DeviceId, ticket: Ticket) {
+        if let Some(device) = self.get(id) {
+            device.closing = Some(ticket);
+        }
+    }
+
+    /// Drops devices that were to be closed and are not used any more; gives their tickets.
+    pub fn closed(&mut self, mut tell: impl FnMut(Ticket)) {
+        for place in &mut self.table {
+            if let Some(device) = place
+                && let Some(ticket) = device.closing
+                && device.expected == 0
+                && device.pending() == 0
+            {
+                *place = None;
+                tell(ticket);
+            }
+        }
+    }
+
+    /// Whether commands for this device may be admitted.
+    pub fn serves(&self, id: DeviceId) -> bool {
+        let device = self.table.get(id.0 as usize).and_then(Option::as_ref);
+        device.is_some_and(|d| d.closing.is_none())
+    }
+
+    /// A command for this device was admitted; it will submit something, or call
+    /// [`Devices::forget`].
+    pub fn expect(&mut self, id: DeviceId) {
+        self.must(id).expected += 1;
+    }
+
+    /// A command that was admitted has submitted something, or never will.
+    pub fn forget(&mut self, id: DeviceId) {
+        self.must(id).expected -= 1;
+    }
+
+    /// Hands in a request; it waits here while the channel is full.
+    pub fn submit(&mut self, id: DeviceId, request: Request) {
+        let device = self.must(id);
+        if !device.backlog.is_empty() {
+            device.backlog.push_back(request);
+            return;
+        }
+        match device.channel.submit(request) {
+            Ok(()) => device.rung = true,
+            Err(request) => device.backlog.push_back(request),
+        }
+    }
+
+    /// Rings every doorbell that needs it and gives what is done to `take`. Says whether there was
+    /// anything to do.
+    pub fn poll(&mut self, now: Instant, mut take: impl FnMut(&mut Self, Completion)) -> bool {
+        let mut done = std::mem::take(&mut self.done);
+        let mut busy = false;
+        for device in self.table.iter_mut().flatten() {
+            device.refill();
+            if device.rung {
+                device.channel.kick();
+                device.rung = false;
+                busy = true;
+            }
+            busy |= device.channel.poll(now, &mut done);
+        }
+        busy |= !done.is_empty();
+        for completion in done.drain(..) {
+            take(self, completion);
+        }
+        self.done = done;
+        busy
+    }
+
+    /// The earliest moment at which a channel wants to be polled.
+    pub fn deadline(&self) -> Option<Instant> {
+        let devices = self.table.iter().flatten();
+        devices.filter_map(|d| d.channel.deadline()).min()
+    }
+
+    /// Requests that devices hold now.
+    pub fn pending(&self) -> usize {
+        self.table.iter().flatten().map(Device::pending).sum()
+    }
+
+    fn get(&mut self, id: DeviceId) -> Option<&mut Device> {
+        self.table.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    fn must(&mut self, id: DeviceId) -> &mut Device {
+        self.get(id)
+            .expect("a device stays while a command is admitted for it")
+    }
+}

@@ -1,0 +1,177 @@
+//! What the control side and the poll groups tell each other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::stats::GroupStats;
+use super::transport::TransportOptions;
+use super::view::{DeviceId, DiscoveryView, SubsystemView};
+use super::wire::Wire;
+use crate::bdev::{Bdev, OpenError};
+use crate::nvme::fabrics::{Connect, ConnectData};
+use crate::nvme::{Nqn, Status};
+
+/// A connection, for as long as the process lives; never given out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// One host's controller and all of its queues; never given out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AssociationId(pub u64);
+
+/// Names one round of confirmations that the control side waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// A connection that a poll group is to serve.
+#[derive(Debug)]
+pub struct NewConnection {
+    /// Which.
+    pub id: ConnectionId,
+    /// Its byte stream.
+    pub wire: Box<dyn Wire>,
+    /// Local end.
+    pub local: SocketAddr,
+    /// The host's end.
+    pub peer: SocketAddr,
+    /// How it is to be served.
+    pub options: Arc<TransportOptions>,
+}
+
+/// From the control side to a poll group.
+#[derive(Debug)]
+pub enum GroupCommand {
+    /// Serve a connection.
+    Serve(Box<NewConnection>),
+    /// What became of a Connect.
+    Connected {
+        /// The connection that asked.
+        connection: ConnectionId,
+        /// The answer.
+        answer: Box<ConnectAnswer>,
+    },
+    /// Close a connection.
+    Close(ConnectionId),
+    /// Open a device. Confirmed with [`GroupEvent::Opened`].
+    Open {
+        /// Its place.
+        device: DeviceId,
+        /// The device.
+        bdev: Arc<dyn Bdev>,
+        /// For the confirmation.
+        ticket: Ticket,
+    },
+    /// Close a device as soon as no command uses it. Confirmed with [`GroupEvent::Done`].
+    CloseDevice {
+        /// Its place.
+        device: DeviceId,
+        /// For the confirmation.
+        ticket: Ticket,
+    },
+    /// A subsystem has changed. Replaces what its connections know.
+    Subsystem(Arc<SubsystemView>),
+    /// The discovery log has changed.
+    Discovery(Arc<DiscoveryView>),
+    /// Tell the counts, with [`GroupEvent::Stats`].
+    Stats(Ticket),
+    /// Take no new commands; close every connection when its commands have ended, and at
+    /// `deadline` in any case; then finish, with [`GroupEvent::Stopped`].
+    Stop {
+        /// When to give up waiting for commands.
+        deadline: Instant,
+    },
+}
+
+/// A host asks for a queue.
+#[derive(Debug)]
+pub struct ConnectRequest {
+    /// The connection that is to become the queue.
+    pub connection: ConnectionId,
+    /// The command.
+    pub command: Connect,
+    /// Its data.
+    pub data: ConnectData,
+}
+
+/// What becomes of a connection that asked for a queue.
+#[derive(Debug)]
+pub enum ConnectAnswer {
+    /// It is the admin queue of a new controller.
+    Admin(AdminGrant),
+    /// It is an I/O queue of an existing controller.
+    Io(IoGrant),
+    /// It is nothing.
+    Refused {
+        /// Why.
+        status: Status,
+        /// Dword 0 of the completion: which parameter.
+        result: u32,
+    },
+}
+
+/// A new controller.
+#[derive(Clone, Debug)]
+pub struct AdminGrant {
+    /// Its association.
+    pub association: AssociationId,
+    /// Its identifier.
+    pub cntlid: u16,
+    /// Its subsystem.
+    pub view: Arc<SubsystemView>,
+    /// What a discovery controller tells.
+    pub discovery: Arc<DiscoveryView>,
+    /// The host.
+    pub hostnqn: Nqn,
+    /// The host's identifier.
+    pub hostid: [u8; 16],
+}
+
+/// A new I/O queue.
+#[derive(Clone, Debug)]
+pub struct IoGrant {
+    /// Its controller's identifier.
+    pub cntlid: u16,
+    /// Its subsystem.
+    pub view: Arc<SubsystemView>,
+}
+
+/// From a poll group to the control side.
+#[derive(Debug)]
+pub enum GroupEvent {
+    /// A host asks for a queue. Answered with [`GroupCommand::Connected`].
+    Connect(Box<ConnectRequest>),
+    /// The controller with this admin queue was enabled or disabled.
+    Enabled {
+        /// Its admin queue.
+        connection: ConnectionId,
+        /// Whether it serves I/O commands now.
+        enabled: bool,
+    },
+    /// A connection is lost: it takes no more commands, but some may still be with devices.
+    Lost(ConnectionId),
+    /// A lost connection has no command left; nothing of it remains.
+    Closed(ConnectionId),
+    /// A device was opened, or not.
+    Opened {
+        /// Which round.
+        ticket: Ticket,
+        /// How it went.
+        outcome: Result<(), OpenError>,
+    },
+    /// Something was done.
+    Done(Ticket),
+    /// The counts.
+    Stats {
+        /// Which round.
+        ticket: Ticket,
+        /// The counts.
+        stats: Box<GroupStats>,
+    },
+    /// The group has finished.
+    Stopped {
+        /// Whether every command had ended by then.
+        clean: bool,
+    },
+}
+

@@ -1,0 +1,154 @@
+//! The commands of a queue that are not answered yet.
+
+use rustc_hash::FxHashSet;
+
+use super::sink::Sink;
+
+/// A command that is not answered yet, by place in its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId(pub u16);
+
+impl SlotId {
+    /// For use as an index.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// One command.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) cid: u16,
+    /// Its identifier was in use by another command, and stays that one's.
+    pub(super) conflicting: bool,
+    /// The data that comes from the host.
+    pub(super) transfer: Option<Transfer>,
+}
+
+/// Data on its way from the host.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) sink: Sink,
+    pub(super) received: u32,
+    pub(super) total: u32,
+    /// It was asked for with an R2T, not sent in the capsule.
+    pub(super) requested: bool,
+    /// A data digest did not match.
+    pub(super) corrupt: bool,
+}
+
+/// All commands of one queue; as many as the queue has entries.
+#[derive(Debug)]
+pub(super) struct Slots {
+    table: Vec<Option<Slot>>,
+    free: Vec<u16>,
+    identifiers: FxHashSet<u16>,
+}
+
+impl Slots {
+    pub(super) fn new(count: usize) -> Self {
+        let mut slots = Self {
+            table: Vec::new(),
+            free: Vec::new(),
+            identifiers: FxHashSet::default(),
+        };
+        slots.grow(count);
+        slots
+    }
+
+    /// Makes room for `count` commands in all.
+    pub(super) fn grow(&mut self, count: usize) {
+        let before = self.table.len();
+        if count <= before {
+            return;
+        }
+        self.table.resize_with(count, || None);
+        // Low places first, so that a queue at low depth stays in few cache lines.
+        self.free.splice(0..0, (before as u16..count as u16).rev());
+        self.identifiers.reserve(count);
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Puts in a command; `None` without room. The flag says whether its identifier is in use.
+    pub(super) fn insert(&mut self, cid: u16) -> Option<(SlotId, bool)> {
+        let place = self.free.pop()?;
+        let conflicting = !self.identifiers.insert(cid);
+        self.table[usize::from(place)] = Some(Slot {
+            cid,
+            conflicting,
+            transfer: None,
+        });
+        Some((SlotId(place), conflicting))
+    }
+
+    pub(super) fn get(&mut self, slot: SlotId) -> Option<&mut Slot> {
+        self.table.get_mut(slot.index())?.as_mut()
+    }
+
+    /// The command that a caller has been told of.
+    pub(super) fn must(&mut self, slot: SlotId) -> &mut Slot {
+        self.get(slot).expect("a command stays until it is answered")
+    }
+
+    /// The place of the command with this identifier.
+    pub(super) fn find(&self, cid: u16) -> Option<SlotId> {
+        if !self.identifiers.contains(&cid) {
+            return None;
+        }
+        let is_it = |slot: &Option<Slot>| {
+            let slot = slot.as_ref();
+            slot.is_some_and(|s| s.cid == cid && !s.conflicting)
+        };
+        let place = self.table.iter().position(is_it)?;
+        Some(SlotId(place as u16))
+    }
+
+    pub(super) fn remove(&mut self, slot: SlotId) {
+        let gone = self.table[slot.index()].take();
+        let gone = gone.expect("a command is removed once");
+        if !gone.conflicting {
+            self.identifiers.remove(&gone.cid);
+        }
+        self.free.push(slot.0);
+    }
+
+    /// Commands not answered yet.
+    pub(super) fn len(&self) -> usize {
+        self.table.len() - self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_in_use_is_told_and_stays_the_first_ones() {
+        let mut slots = Slots::new(3);
+        let (a, conflict) = slots.insert(7).unwrap();
+        assert!(!conflict);
+        let (b, conflict) = slots.insert(7).unwrap();
+        assert!(conflict);
+        slots.remove(b);
+        assert!(slots.insert(7).unwrap().1);
+        assert_eq!(slots.find(7), Some(a));
+        slots.remove(a);
+        assert_eq!(slots.find(7), None);
+        assert!(!slots.insert(7).unwrap().1);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_no_more() {
+        let mut slots = Slots::new(1);
+        slots.insert(0).unwrap();
+        assert!(!slots.has_room());
+        assert!(slots.insert(1).is_none());
+        slots.grow(3);
+        assert!(slots.insert(1).is_some() && slots.insert(2).is_some());
+        assert!(slots.insert(3).is_none());
+        assert_eq!(slots.len(), 3);
+    }
+}

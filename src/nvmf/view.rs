@@ -1,0 +1,102 @@
+//! What a poll group knows of subsystems: immutable snapshots that the control side makes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::host::HostAccess;
+use super::subsystem::SubsystemKind;
+use crate::bdev::Info;
+use crate::nvme::Nqn;
+
+/// A device on a poll group, by place in its table. The control side gives out the numbers, the
+/// same for all groups, and gives one out again only when every group has closed the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(pub u32);
+
+/// A subsystem, for as long as the process lives; never given out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubsystemId(pub u64);
+
+/// A namespace as it is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceView {
+    /// Its number.
+    pub nsid: u32,
+    /// Where its blocks are.
+    pub device: DeviceId,
+    /// What the device is.
+    pub info: Info,
+    /// Identity of 16 bytes.
+    pub nguid: [u8; 16],
+    /// Identity of 8 bytes, where there is one.
+    pub eui64: Option<[u8; 8]>,
+    /// Identity as a UUID.
+    pub uuid: Uuid,
+}
+
+/// A subsystem as it is served.
+#[derive(Clone, Debug)]
+pub struct SubsystemView {
+    /// Which.
+    pub id: SubsystemId,
+    /// Its name.
+    pub nqn: Nqn,
+    /// What it is for.
+    pub kind: SubsystemKind,
+    /// Serial number.
+    pub serial: String,
+    /// Model number.
+    pub model: String,
+    /// Namespaces by number: that of number 1 comes first. As long as its largest number may be.
+    pub namespaces: Vec<Option<Arc<NamespaceView>>>,
+}
+
+impl SubsystemView {
+    /// The largest number that a namespace may have.
+    pub fn max_nsid(&self) -> u32 {
+        self.namespaces.len() as u32
+    }
+
+    /// The namespace of this number.
+    pub fn namespace(&self, nsid: u32) -> Option<&Arc<NamespaceView>> {
+        let at = usize::try_from(nsid.checked_sub(1)?).ok()?;
+        self.namespaces.get(at)?.as_ref()
+    }
+
+    /// The namespaces there are, by number.
+    pub fn active(&self) -> impl Iterator<Item = &Arc<NamespaceView>> {
+        self.namespaces.iter().flatten()
+    }
+
+    /// Numbers under which there is now something else than in `before`, ascending.
+    pub fn changed_since(&self, before: &SubsystemView) -> Vec<u32> {
+        let most = self.max_nsid().max(before.max_nsid());
+        (1..=most)
+            .filter(|&nsid| self.namespace(nsid) != before.namespace(nsid))
+            .collect()
+    }
+}
+
+/// A subsystem as the discovery log tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoverySubsystem {
+    /// Its name.
+    pub nqn: Nqn,
+    /// Which hosts are told of it.
+    pub access: HostAccess,
+    /// Where it listens.
+    pub listeners: Vec<SocketAddr>,
+}
+
+/// What the discovery log is made from.
+#[derive(Clone, Debug, Default)]
+pub struct DiscoveryView {
+    /// Changes whenever the log of any host may have changed.
+    pub generation: u64,
+    /// The subsystems, by name; discovery itself is not among them.
+    pub subsystems: Vec<DiscoverySubsystem>,
+    /// Entries of an admin queue.
+    pub admin_queue_entries: u16,
+}
