@@ -40,6 +40,15 @@ impl ListenAddress {
         }
     }
 
+    /// Whether a connection with this local end came in here.
+    pub fn takes(&self, local: SocketAddr) -> bool {
+        let everywhere = self.0.ip().is_unspecified();
+        self.0.port() == local.port()
+            && (self.0.ip() == local.ip()
+                // A listener on :: takes IPv4 as well.
+                || (everywhere && (self.0.is_ipv6() || local.is_ipv4())))
+    }
+
     /// `TCP`, the only transport there is.
     pub fn trtype(&self) -> &'static str {
         "TCP"

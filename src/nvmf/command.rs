@@ -94,11 +94,7 @@ pub enum Need {
 /// # Errors
 /// The status that the specification names for a data pointer that is none for NVMe/TCP, or does
 /// not fit the data.
-pub fn carriage(
-    command: &Command,
-    need: Need,
-    in_capsule: u32,
-) -> Result<(Carriage, u32), Status> {
+pub fn carriage(command: &Command, need: Need, in_capsule: u32) -> Result<(Carriage, u32), Status> {
     if command.data_transfer() != Ok(DataTransfer::Sgl) {
         return Err(Status::INVALID_FIELD.with_do_not_retry());
     }
@@ -114,7 +110,9 @@ pub fn carriage(
         Sgl::Transport { .. } if in_capsule != 0 => return wrong_length,
         Sgl::Transport { .. } => Carriage::Transport,
         Sgl::Unsupported(_) => {
-            let status = sgl.unsupported().unwrap_or(Status::INVALID_SGL_DESCRIPTOR_TYPE);
+            let status = sgl
+                .unsupported()
+                .unwrap_or(Status::INVALID_SGL_DESCRIPTOR_TYPE);
             return Err(status.with_do_not_retry());
         }
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::Need;
-use super::events::{Events, Notice, Told};
+use super::events::{Events, Notice, Told, TooMany};
 use super::feature::{DISCOVERY_FEATURES, Features, IO_FEATURES, Value, data_from_host};
 use super::identify::{KEEP_ALIVE_GRANULARITY, Subject};
 use super::log_page::{self, DISCOVERY_PAGES, IO_PAGES};
@@ -18,7 +18,7 @@ use super::transport::TransportOptions;
 use super::view::{DiscoveryView, SubsystemView};
 use crate::nvme::admin::{AdminCommand, GetFeatures, GetLogPage, SetFeatures};
 use crate::nvme::fabrics::FabricsCommand;
-use crate::nvme::feature::{AsyncEventConfiguration, FeatureId, QueueCounts};
+use crate::nvme::feature::{AsyncEventConfiguration, FeatureId, NumberOfQueues};
 use crate::nvme::identify::IDENTIFY_SIZE;
 use crate::nvme::log_page::{LogPageId, portion};
 use crate::nvme::property::{
@@ -351,7 +351,7 @@ impl Controller {
                     effects.answers.extend(told.map(Answer::told));
                     Ok(Done::Kept)
                 }
-                Err(()) => Err(Status::AER_LIMIT_EXCEEDED.with_do_not_retry()),
+                Err(TooMany) => Err(Status::AER_LIMIT_EXCEEDED.with_do_not_retry()),
             },
             AdminCommand::Abort { .. } if discovery => {
                 Err(Status::INVALID_OPCODE.with_do_not_retry())
@@ -388,11 +388,9 @@ impl Controller {
             LogPageId::CommandEffects => log_page::commands(),
             LogPageId::FeatureEffects => log_page::features(self.feature_list()),
             LogPageId::MiEffects => log_page::management(),
-            LogPageId::Discovery => log_page::discovery(
-                &self.grant.discovery,
-                &self.grant.hostnqn,
-                self.local,
-            ),
+            LogPageId::Discovery => {
+                log_page::discovery(&self.grant.discovery, &self.grant.hostnqn, self.local)
+            }
             LogPageId::Ana | LogPageId::ReservationNotification => {
                 return Err(Status::INVALID_LOG_PAGE.with_do_not_retry());
             }
@@ -434,9 +432,7 @@ impl Controller {
         }
         match feature {
             FeatureId::NumberOfQueues => {
-                if set.value & 0xffff == 0xffff || set.value >> 16 == 0xffff {
-                    return Err(Status::INVALID_FIELD.with_do_not_retry());
-                }
+                NumberOfQueues::from_dword(set.value)?;
                 return Ok(self.queues().into());
             }
             FeatureId::AsyncEventConfiguration => {
@@ -465,8 +461,8 @@ impl Controller {
 
     /// Dword 0 of Number of Queues: as many as there may be, whatever the host asks for.
     fn queues(&self) -> u32 {
-        let count = u32::from(self.options.max_io_qpairs_per_ctrlr);
-        QueueCounts {
+        let count = self.options.max_io_qpairs_per_ctrlr;
+        NumberOfQueues {
             submission: count,
             completion: count,
         }

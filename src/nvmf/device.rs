@@ -69,11 +69,11 @@ impl Devices {
         Ok(())
     }
 
-    /// Closes a device once nothing uses it; [`Devices::closed`] tells when.
-    pub fn close(&mut self, id: DeviceId, ticket: Ticket) {
-        if let Some(device) = self.get(id) {
-            device.closing = Some(ticket);
-        }
+    /// Closes a device once nothing uses it; [`Devices::closed`] tells when. Says whether it is
+    /// open at all.
+    pub fn close(&mut self, id: DeviceId, ticket: Ticket) -> bool {
+        let device = self.get(id);
+        device.map(|d| d.closing = Some(ticket)).is_some()
     }
 
     /// Drops devices that were to be closed and are not used any more; gives their tickets.

@@ -37,6 +37,10 @@ impl Notice {
 /// A request that is answered: its command, and dword 0 of the completion.
 pub type Told = (SlotId, u32);
 
+/// The controller holds as many requests as it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany;
+
 /// The requests and notices of one controller. A notice is told once; it can be told again when
 /// the host has read the log page that says more.
 #[derive(Debug, Default)]
@@ -62,10 +66,13 @@ impl Events {
             .retain(|n| configuration.wants(n.configuration_bit()));
     }
 
-    /// The host leaves a request; it may be answered at once. `Err` beyond [`AER_LIMIT`].
-    pub fn request(&mut self, slot: SlotId) -> Result<Option<Told>, ()> {
+    /// The host leaves a request; it may be answered at once.
+    ///
+    /// # Errors
+    /// [`TooMany`] beyond [`AER_LIMIT`].
+    pub fn request(&mut self, slot: SlotId) -> Result<Option<Told>, TooMany> {
         if self.requests.len() >= AER_LIMIT {
-            return Err(());
+            return Err(TooMany);
         }
         self.requests.push_back(slot);
         Ok(self.tell())
@@ -147,7 +154,7 @@ mod tests {
         for n in 0..4 {
             assert_eq!(events.request(SlotId(n)), Ok(None));
         }
-        assert_eq!(events.request(SlotId(4)), Err(()));
+        assert_eq!(events.request(SlotId(4)), Err(TooMany));
         assert!(events.abort(SlotId(2)));
         assert!(!events.abort(SlotId(2)));
         assert_eq!(events.request(SlotId(4)), Ok(None));

@@ -199,8 +199,8 @@ mod tests {
         let Ok(Value::Data(bytes)) = features.get(feature, 0, later) else {
             panic!("a timestamp is data");
         };
-        // 1 001 500 = 0f482ch, origin 001b in bits 3:1 of byte 6.
-        assert_eq!(bytes, [0x2c, 0x48, 0x0f, 0, 0, 0, 0x02, 0]);
+        // 1 001 500 = 0f481ch, origin 001b in bits 3:1 of byte 6.
+        assert_eq!(bytes, [0x1c, 0x48, 0x0f, 0, 0, 0, 0x02, 0]);
         assert!(features.set(feature, 0, &[1, 2], now).is_err());
     }
 

@@ -114,8 +114,8 @@ impl Subject<'_> {
             return id;
         }
         id.cntrltype = ControllerType::Io.code();
-        id.cmic = IdentifyController::CMIC_MULTIPLE_PORTS
-            | IdentifyController::CMIC_MULTIPLE_CONTROLLERS;
+        id.cmic =
+            IdentifyController::CMIC_MULTIPLE_PORTS | IdentifyController::CMIC_MULTIPLE_CONTROLLERS;
         id.oaes = IdentifyController::OAES_NAMESPACE_ATTRIBUTE.into();
         id.lpa |= IdentifyController::LPA_EFFECTS | IdentifyController::LPA_SUPPORTED_PAGES;
         id.wctemp = 343.into();

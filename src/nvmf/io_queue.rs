@@ -514,7 +514,9 @@ impl IoQueue {
         let ranges = ranges_of(&bytes);
         let ranges = &ranges[..ranges.len().min(usize::from(job.work.ranges))];
         command::check_ranges(ranges, job.namespace.info.blocks)?;
-        let whole = ranges.iter().map(|r| (r.slba.get(), u64::from(r.blocks.get())));
+        let whole = ranges
+            .iter()
+            .map(|r| (r.slba.get(), u64::from(r.blocks.get())));
         job.ranges = whole.filter(|&(_, blocks)| blocks > 0).collect();
         Ok(())
     }
@@ -632,9 +634,7 @@ impl IoQueue {
         out: &mut Vec<Outcome>,
     ) {
         self.part_from_mate(slot, devices, out);
-        let job = self.jobs[slot.index()]
-            .take()
-            .expect("a command is there");
+        let job = self.jobs[slot.index()].take().expect("a command is there");
         if job.state != State::Running && job.doom.is_none() {
             devices.forget(job.namespace.device);
         }
@@ -646,7 +646,9 @@ impl IoQueue {
     }
 
     fn must(&mut self, slot: SlotId) -> &mut Job {
-        self.jobs[slot.index()].as_mut().expect("a command is there")
+        self.jobs[slot.index()]
+            .as_mut()
+            .expect("a command is there")
     }
 }
 

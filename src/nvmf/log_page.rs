@@ -84,7 +84,9 @@ pub fn health() -> Vec<u8> {
 
 /// Firmware slots (03h): one, active.
 pub fn firmware() -> Vec<u8> {
-    FirmwareSlots::single(firmware_revision()).as_bytes().to_vec()
+    FirmwareSlots::single(firmware_revision())
+        .as_bytes()
+        .to_vec()
 }
 
 /// Commands supported and effects (05h).

@@ -113,8 +113,6 @@ pub enum ConnectAnswer {
 /// A new controller.
 #[derive(Clone, Debug)]
 pub struct AdminGrant {
-    /// Its association.
-    pub association: AssociationId,
     /// Its identifier.
     pub cntlid: u16,
     /// Its subsystem.
@@ -174,4 +172,3 @@ pub enum GroupEvent {
         clean: bool,
     },
 }
-

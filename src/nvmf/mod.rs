@@ -12,35 +12,43 @@
 
 #![forbid(unsafe_code)]
 
-pub mod address;
-pub mod command;
-pub mod controller;
-pub mod device;
-pub mod error;
-pub mod events;
-pub mod feature;
-pub mod host;
-pub mod identify;
-pub mod io_queue;
-pub mod log_page;
-pub mod message;
-pub mod namespace;
-pub mod stats;
-pub mod status;
-pub mod subsystem;
-pub mod target;
-pub mod tcp;
-pub mod transport;
-pub mod view;
-pub mod wire;
+mod address;
+mod association;
+mod command;
+mod controller;
+mod device;
+mod error;
+mod events;
+mod feature;
+mod groups;
+mod host;
+mod identify;
+mod io_queue;
+mod listener;
+mod log_page;
+mod message;
+mod namespace;
+mod payload;
+mod poll_group;
+mod session;
+mod stats;
+mod status;
+mod subsystem;
+mod target;
+mod tcp;
+mod transport;
+mod view;
+mod wire;
+
+#[cfg(test)]
+mod tests;
 
 pub use address::ListenAddress;
 pub use error::TargetError;
 pub use namespace::{NamespaceInfo, NamespaceOptions};
+pub use payload::PayloadSizes;
+pub use poll_group::{GroupSeed, PollGroup};
 pub use stats::{ControllerInfo, GroupStats, QpairInfo, QpairState};
 pub use subsystem::{SubsystemInfo, SubsystemKind, SubsystemOptions};
 pub use target::{Target, TargetSetup};
 pub use transport::{TransportInfo, TransportOptions};
-
-/// The well-known name of the discovery subsystem (Base 4.5).
-pub const DISCOVERY_NQN: &str = "nqn.2014-08.org.nvmexpress.discovery";

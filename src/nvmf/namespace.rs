@@ -2,6 +2,9 @@
 
 use uuid::Uuid;
 
+use super::view::{DeviceId, NamespaceView};
+use crate::bdev::Info;
+
 /// What `nvmf_subsystem_add_ns` sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceOptions {
@@ -30,4 +33,46 @@ pub struct NamespaceInfo {
     pub eui64: Option<[u8; 8]>,
     /// UUID.
     pub uuid: Uuid,
+}
+
+/// A namespace, as the control side keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its number.
+    pub nsid: u32,
+    /// Globally unique identifier.
+    pub nguid: [u8; 16],
+    /// Extended unique identifier, where there is one.
+    pub eui64: Option<[u8; 8]>,
+    /// UUID.
+    pub uuid: Uuid,
+    /// Where its device is on the poll groups.
+    pub device: DeviceId,
+    /// What its device is.
+    pub info: Info,
+}
+
+impl Namespace {
+    /// As it is shown.
+    pub fn info(&self) -> NamespaceInfo {
+        NamespaceInfo {
+            nsid: self.nsid,
+            bdev_name: self.info.name.clone(),
+            nguid: self.nguid,
+            eui64: self.eui64,
+            uuid: self.uuid,
+        }
+    }
+
+    /// As it is served.
+    pub fn view(&self) -> NamespaceView {
+        NamespaceView {
+            nsid: self.nsid,
+            device: self.device,
+            info: self.info.clone(),
+            nguid: self.nguid,
+            eui64: self.eui64,
+            uuid: self.uuid,
+        }
+    }
 }

@@ -1,8 +1,15 @@
 //! Subsystems: a name, the hosts that may use it, where it listens and what it exports.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use super::address::ListenAddress;
 use super::error::TargetError;
-use super::namespace::NamespaceInfo;
+use super::host::HostAccess;
+use super::namespace::{Namespace, NamespaceInfo};
+use super::view::{SubsystemId, SubsystemView};
+use crate::nvme::Nqn;
 
 /// What `nvmf_create_subsystem` sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +115,111 @@ pub struct SubsystemInfo {
     pub hosts: Vec<String>,
     /// What it exports, by number.
     pub namespaces: Vec<NamespaceInfo>,
+}
+
+/// A subsystem, as the control side keeps it.
+#[derive(Debug)]
+pub struct Subsystem {
+    /// Which.
+    pub id: SubsystemId,
+    /// What it is for.
+    pub kind: SubsystemKind,
+    /// Its name.
+    pub nqn: Nqn,
+    /// Its options, `max_namespaces` never 0.
+    pub options: SubsystemOptions,
+    /// Which hosts may use it.
+    pub access: HostAccess,
+    /// Where it listens.
+    pub listeners: Vec<ListenAddress>,
+    /// What it exports.
+    pub namespaces: BTreeMap<u32, Namespace>,
+}
+
+impl Subsystem {
+    /// A subsystem with no listener and no namespace.
+    pub fn new(
+        id: SubsystemId,
+        kind: SubsystemKind,
+        nqn: Nqn,
+        mut options: SubsystemOptions,
+    ) -> Self {
+        if options.max_namespaces == 0 {
+            options.max_namespaces = DEFAULT_MAX_NAMESPACES;
+        }
+        Self {
+            id,
+            kind,
+            nqn,
+            access: HostAccess {
+                allow_any: options.allow_any_host,
+                ..HostAccess::default()
+            },
+            options,
+            listeners: Vec::new(),
+            namespaces: BTreeMap::new(),
+        }
+    }
+
+    /// As it is shown.
+    pub fn info(&self) -> SubsystemInfo {
+        SubsystemInfo {
+            kind: self.kind,
+            options: SubsystemOptions {
+                allow_any_host: self.access.allow_any,
+                ..self.options.clone()
+            },
+            listen_addresses: self.listeners.clone(),
+            hosts: self.access.hosts.iter().cloned().collect(),
+            namespaces: self.namespaces.values().map(Namespace::info).collect(),
+        }
+    }
+
+    /// As it is served.
+    pub fn view(&self) -> SubsystemView {
+        let most = match self.kind {
+            SubsystemKind::Discovery => 0,
+            SubsystemKind::Nvme => self.options.max_namespaces,
+        };
+        let of = |nsid| self.namespaces.get(&nsid).map(|n| Arc::new(n.view()));
+        SubsystemView {
+            id: self.id,
+            nqn: self.nqn.clone(),
+            kind: self.kind,
+            serial: self.options.serial_number.clone(),
+            model: self.options.model_number.clone(),
+            namespaces: (1..=most).map(of).collect(),
+        }
+    }
+
+    /// Whether a host that came in at `local` may ask for it: discovery is everywhere.
+    pub fn listens_at(&self, local: SocketAddr) -> bool {
+        self.kind == SubsystemKind::Discovery || self.listeners.iter().any(|l| l.takes(local))
+    }
+
+    /// The number of a new namespace: the one wished for, or the lowest free one.
+    ///
+    /// # Errors
+    /// [`TargetError::Invalid`] out of range, [`TargetError::Exists`], [`TargetError::Limit`].
+    pub fn choose_nsid(&self, wish: Option<u32>) -> Result<u32, TargetError> {
+        let (nqn, most) = (&self.nqn, self.options.max_namespaces);
+        match wish {
+            Some(nsid) if nsid == 0 || nsid > most => Err(TargetError::Invalid(format!(
+                "nsid is {nsid}; it must be 1 to {most} (max_namespaces of {nqn})"
+            ))),
+            Some(nsid) if self.namespaces.contains_key(&nsid) => {
+                Err(TargetError::Exists(format!("namespace {nsid} of {nqn}")))
+            }
+            Some(nsid) => Ok(nsid),
+            None => (1..=most)
+                .find(|n| !self.namespaces.contains_key(n))
+                .ok_or_else(|| {
+                    TargetError::Limit(format!(
+                        "{nqn} has {most} namespaces, as many as its max_namespaces"
+                    ))
+                }),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use crate::memory::Segments;
 use crate::nvme::tcp::digest::{Crc32c, crc32c};
 use crate::nvme::tcp::pdu::offset;
 use crate::nvme::tcp::{
-    ADMIN_IN_CAPSULE_DATA, C2hData, CapsuleCmd, CapsuleResp, DataAlignment, Decoder, Event, FatalError, FromHost,
-    H2cData, HostPdu, IcReq, IcResp, PayloadEnd, PduFormat, R2t, Rules, Wanted,
+    ADMIN_IN_CAPSULE_DATA, C2hData, CapsuleCmd, CapsuleResp, DataAlignment, Decoder, Event,
+    FatalError, FromHost, H2cData, HostPdu, IcReq, IcResp, PayloadEnd, PduFormat, R2t, Rules,
+    Wanted,
 };
 use crate::nvme::{Command, Completion, Status};
 
@@ -174,11 +175,6 @@ impl Connection {
         self.output.unsent()
     }
 
-    /// Commands not answered yet.
-    pub fn outstanding(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Becomes a queue of `entries` entries whose capsules carry at most `in_capsule` bytes. The
     /// Connect that asked for it is the only command there.
     pub fn open(&mut self, entries: u32, in_capsule: u32, flow_control: bool) {
@@ -253,7 +249,7 @@ impl Connection {
     }
 
     /// The next thing that has come, if it is complete.
-    pub fn next(&mut self) -> Option<Arrival> {
+    pub fn arrival(&mut self) -> Option<Arrival> {
         while self.end.is_none() {
             if let Some((command, in_capsule)) = self.blocked.take()
                 && let Some(arrival) = self.command(command, in_capsule)
@@ -483,7 +479,11 @@ impl Connection {
 
     /// Answers a command.
     pub fn respond(&mut self, slot: SlotId, status: Status, result: u64) {
-        let head = if self.flow_control { self.head as u16 } else { 0 };
+        let head = if self.flow_control {
+            self.head as u16
+        } else {
+            0
+        };
         self.respond_with_head(slot, status, result, head);
     }
 
@@ -555,7 +555,11 @@ impl Connection {
             self.output.head(&digest.to_le_bytes());
         }
         if !success {
-            let head = if self.flow_control { self.head as u16 } else { 0 };
+            let head = if self.flow_control {
+                self.head as u16
+            } else {
+                0
+            };
             self.capsule(slot, Status::SUCCESS, result, head);
         }
         self.output.answers(slot);
@@ -573,11 +577,20 @@ impl Connection {
         self.output.gather()
     }
 
-    /// So many bytes of [`Connection::gather`] have been sent.
-    pub fn sent(&mut self, bytes: usize) {
+    /// So many bytes of [`Connection::gather`] have been sent. Tells of every command whose answer
+    /// has left with them; its place is free again.
+    pub fn sent(&mut self, bytes: usize, mut answered: impl FnMut(SlotId)) {
         self.progress += 1;
         let slots = &mut self.slots;
-        self.output.sent(bytes, |slot| slots.remove(slot));
+        self.output.sent(bytes, |slot| {
+            slots.remove(slot);
+            answered(slot);
+        });
+    }
+
+    /// Whether a command that has come waits for a place.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
     }
 
     /// The place of the command with this identifier, if it is not answered yet.

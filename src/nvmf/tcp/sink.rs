@@ -20,11 +20,6 @@ impl Sink {
         }
     }
 
-    /// Whether there is no byte of memory.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The memory from byte `offset`, at most `len` bytes of it, in order.
     pub(super) fn windows(
         &mut self,

@@ -68,10 +68,6 @@ impl Slots {
         self.identifiers.reserve(count);
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        !self.free.is_empty()
-    }
-
     /// Puts in a command; `None` without room. The flag says whether its identifier is in use.
     pub(super) fn insert(&mut self, cid: u16) -> Option<(SlotId, bool)> {
         let place = self.free.pop()?;
@@ -90,7 +86,8 @@ impl Slots {
 
     /// The command that a caller has been told of.
     pub(super) fn must(&mut self, slot: SlotId) -> &mut Slot {
-        self.get(slot).expect("a command stays until it is answered")
+        self.get(slot)
+            .expect("a command stays until it is answered")
     }
 
     /// The place of the command with this identifier.
@@ -113,11 +110,6 @@ impl Slots {
             self.identifiers.remove(&gone.cid);
         }
         self.free.push(slot.0);
-    }
-
-    /// Commands not answered yet.
-    pub(super) fn len(&self) -> usize {
-        self.table.len() - self.free.len()
     }
 }
 
@@ -144,11 +136,9 @@ mod tests {
     fn there_is_room_for_so_many_and_no_more() {
         let mut slots = Slots::new(1);
         slots.insert(0).unwrap();
-        assert!(!slots.has_room());
         assert!(slots.insert(1).is_none());
         slots.grow(3);
         assert!(slots.insert(1).is_some() && slots.insert(2).is_some());
         assert!(slots.insert(3).is_none());
-        assert_eq!(slots.len(), 3);
     }
 }

@@ -1,0 +1,389 @@
+//! Who is connected: associations, their connections, and what becomes of each Connect.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use rustc_hash::FxHashMap;
+
+use super::message::{AssociationId, ConnectionId};
+use super::stats::{ControllerInfo, QpairInfo, QpairState};
+use super::subsystem::SubsystemKind;
+use super::view::SubsystemId;
+use crate::nvme::Nqn;
+use crate::nvme::Status;
+use crate::nvme::fabrics::{CNTLID_DYNAMIC, Connect, ConnectParameter};
+
+/// One connection, as the control side knows it.
+#[derive(Clone, Debug)]
+pub struct ConnectionEntry {
+    /// The group that serves it.
+    pub group: usize,
+    /// What it weighs there.
+    pub weight: u32,
+    /// Local end.
+    pub local: SocketAddr,
+    /// The host's end.
+    pub peer: SocketAddr,
+    /// The association that it is a queue of.
+    pub association: Option<AssociationId>,
+}
+
+/// One host's controller.
+#[derive(Clone, Debug)]
+pub struct Association {
+    /// Its subsystem.
+    pub subsystem: SubsystemId,
+    /// Its controller's identifier.
+    pub cntlid: u16,
+    /// The host.
+    pub hostnqn: Nqn,
+    /// The host's identifier.
+    pub hostid: [u8; 16],
+    /// Where the host came in, and from where.
+    pub local: SocketAddr,
+    /// The host's end.
+    pub peer: SocketAddr,
+    /// Whether the controller is enabled.
+    pub enabled: bool,
+    /// It is being torn down.
+    pub dying: bool,
+    /// Its connections by queue, lost ones too as long as devices have requests of theirs.
+    pub queues: BTreeMap<u16, ConnectionId>,
+}
+
+impl Association {
+    fn state(&self, qid: u16) -> QpairState {
+        match (self.dying, self.enabled || qid > 0) {
+            (true, _) => QpairState::Deactivating,
+            (false, true) => QpairState::Enabled,
+            (false, false) => QpairState::Connecting,
+        }
+    }
+}
+
+/// A Connect, read.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The command.
+    pub command: Connect,
+    /// CNTLID of the data.
+    pub cntlid: u16,
+    /// The host.
+    pub hostnqn: Nqn,
+    /// The host's identifier.
+    pub hostid: [u8; 16],
+    /// Local end of its connection.
+    pub local: SocketAddr,
+    /// The host's end.
+    pub peer: SocketAddr,
+}
+
+/// What a subsystem demands of a Connect.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Which subsystem.
+    pub subsystem: SubsystemId,
+    /// What it is for.
+    pub kind: SubsystemKind,
+    /// Controller identifiers that it gives out.
+    pub cntlids: (u16, u16),
+    /// Whether a host may have several associations over one path.
+    pub allow_duplicates: bool,
+    /// Entries of an admin queue, and of an I/O queue, at most.
+    pub entries: (u16, u16),
+    /// I/O queues of a controller at most.
+    pub io_queues: u16,
+}
+
+/// What becomes of a Connect.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A new controller of this identifier.
+    Admin(u16),
+    /// A new I/O queue of this association.
+    Io(AssociationId),
+    /// These connections must go first; then it is looked at again.
+    After(Vec<ConnectionId>),
+    /// Refused.
+    Refused {
+        /// Why.
+        status: Status,
+        /// Dword 0 of the completion.
+        result: u32,
+    },
+}
+
+impl Verdict {
+    fn refused(status: Status) -> Self {
+        Self::Refused {
+            status: status.with_do_not_retry(),
+            result: 0,
+        }
+    }
+
+    /// Connect Invalid Parameters.
+    pub fn invalid(parameter: ConnectParameter) -> Self {
+        Self::Refused {
+            status: Status::CONNECT_INVALID_PARAMETERS.with_do_not_retry(),
+            result: parameter.result(),
+        }
+    }
+}
+
+/// All connections and associations.
+#[derive(Debug, Default)]
+pub struct Associations {
+    connections: FxHashMap<ConnectionId, ConnectionEntry>,
+    associations: BTreeMap<AssociationId, Association>,
+    /// By subsystem and controller identifier.
+    by_cntlid: FxHashMap<(SubsystemId, u16), AssociationId>,
+    next_association: u64,
+    /// The identifier given out last, by subsystem.
+    last_cntlid: FxHashMap<SubsystemId, u16>,
+}
+
+impl Associations {
+    /// Connections in all.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// A connection has come.
+    pub fn connect(&mut self, id: ConnectionId, entry: ConnectionEntry) {
+        self.connections.insert(id, entry);
+    }
+
+    /// A connection that has not gone.
+    pub fn connection(&self, id: ConnectionId) -> Option<&ConnectionEntry> {
+        self.connections.get(&id)
+    }
+
+    /// A connection that has not gone, to be changed.
+    pub fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut ConnectionEntry> {
+        self.connections.get_mut(&id)
+    }
+
+    /// Looks at a Connect for a subsystem that exists, and that this host may use.
+    pub fn examine(&mut self, candidate: &Candidate, terms: &Terms) -> Verdict {
+        let command = &candidate.command;
+        if command.recfmt != 0 {
+            return Verdict::refused(Status::CONNECT_INCOMPATIBLE_FORMAT);
+        }
+        let most = match command.qid {
+            0 => terms.entries.0,
+            _ => terms.entries.1,
+        };
+        if command.sqsize == 0 || command.sqsize >= most {
+            return Verdict::invalid(ConnectParameter::QueueSize);
+        }
+        match command.qid {
+            0 => self.examine_admin(candidate, terms),
+            _ => self.examine_io(candidate, terms),
+        }
+    }
+
+    fn examine_admin(&mut self, candidate: &Candidate, terms: &Terms) -> Verdict {
+        if candidate.cntlid != CNTLID_DYNAMIC {
+            return Verdict::invalid(ConnectParameter::ControllerId);
+        }
+        // Discovery controllers live for a moment, and a host may well have several.
+        if terms.kind == SubsystemKind::Nvme && !terms.allow_duplicates {
+            let elder = |a: &&Association| {
+                a.subsystem == terms.subsystem
+                    && a.hostnqn == candidate.hostnqn
+                    && a.hostid == candidate.hostid
+                    && a.local == candidate.local
+                    && a.peer.ip() == candidate.peer.ip()
+            };
+            let elders = self.associations.values().filter(elder);
+            let first: Vec<_> = elders.flat_map(|a| a.queues.values().copied()).collect();
+            if !first.is_empty() {
+                return Verdict::After(first);
+            }
+        }
+        match self.free_cntlid(terms) {
+            Some(cntlid) => Verdict::Admin(cntlid),
+            None => Verdict::Refused {
+                status: Status::CONNECT_CONTROLLER_BUSY,
+                result: 0,
+            },
+        }
+    }
+
+    fn examine_io(&self, candidate: &Candidate, terms: &Terms) -> Verdict {
+        let qid = candidate.command.qid;
+        if terms.kind == SubsystemKind::Discovery || qid > terms.io_queues {
+            return Verdict::invalid(ConnectParameter::QueueId);
+        }
+        let id = self.by_cntlid.get(&(terms.subsystem, candidate.cntlid));
+        let found = id.and_then(|id| Some((*id, self.associations.get(id)?)));
+        let Some((id, association)) = found.filter(|(_, a)| !a.dying) else {
+            return Verdict::invalid(ConnectParameter::ControllerId);
+        };
+        if association.hostnqn != candidate.hostnqn {
+            return Verdict::invalid(ConnectParameter::HostNqn);
+        }
+        if association.hostid != candidate.hostid {
+            return Verdict::invalid(ConnectParameter::HostId);
+        }
+        if !association.enabled {
+            return Verdict::refused(Status::COMMAND_SEQUENCE_ERROR);
+        }
+        match association.queues.get(&qid) {
+            Some(&before) => Verdict::After(vec![before]),
+            None => Verdict::Io(id),
+        }
+    }
+
+    /// The next identifier that nobody has: the one after the last, so that a host that comes back
+    /// late does not meet a stranger's controller.
+    fn free_cntlid(&self, terms: &Terms) -> Option<u16> {
+        let (low, high) = terms.cntlids;
+        let last = self.last_cntlid.get(&terms.subsystem).copied();
+        let first = last.map_or(low, |last| last.saturating_add(1).max(low));
+        let taken = |cntlid: u16| self.by_cntlid.contains_key(&(terms.subsystem, cntlid));
+        (first..=high).chain(low..=high).find(|&c| !taken(c))
+    }
+
+    /// A connection becomes the admin queue of a new controller.
+    pub fn admit_admin(
+        &mut self,
+        connection: ConnectionId,
+        candidate: Candidate,
+        terms: &Terms,
+        cntlid: u16,
+    ) {
+        let id = AssociationId(self.next_association);
+        self.next_association += 1;
+        self.last_cntlid.insert(terms.subsystem, cntlid);
+        self.by_cntlid.insert((terms.subsystem, cntlid), id);
+        let association = Association {
+            subsystem: terms.subsystem,
+            cntlid,
+            hostnqn: candidate.hostnqn,
+            hostid: candidate.hostid,
+            local: candidate.local,
+            peer: candidate.peer,
+            enabled: false,
+            dying: false,
+            queues: BTreeMap::from([(0, connection)]),
+        };
+        self.associations.insert(id, association);
+        if let Some(entry) = self.connections.get_mut(&connection) {
+            entry.association = Some(id);
+        }
+    }
+
+    /// A connection becomes an I/O queue; gives its controller's identifier.
+    pub fn admit_io(&mut self, connection: ConnectionId, id: AssociationId, qid: u16) -> u16 {
+        let association = self.associations.get_mut(&id);
+        let association = association.expect("the verdict was about this association");
+        association.queues.insert(qid, connection);
+        if let Some(entry) = self.connections.get_mut(&connection) {
+            entry.association = Some(id);
+        }
+        association.cntlid
+    }
+
+    /// The controller with this admin queue was enabled or disabled. Gives the connections that
+    /// must go: disabled, it has no I/O queues.
+    pub fn set_enabled(&mut self, admin: ConnectionId, enabled: bool) -> Vec<ConnectionId> {
+        let Some(association) = self.of(admin) else {
+            return Vec::new();
+        };
+        association.enabled = enabled;
+        if enabled {
+            return Vec::new();
+        }
+        let io = association.queues.iter().filter(|&(&qid, _)| qid > 0);
+        io.map(|(_, &connection)| connection).collect()
+    }
+
+    /// A connection is lost. Gives the connections that must go with it: without its admin queue,
+    /// a controller is over.
+    pub fn lost(&mut self, connection: ConnectionId) -> Vec<ConnectionId> {
+        let Some(association) = self.of(connection) else {
+            return Vec::new();
+        };
+        if association.queues.get(&0) != Some(&connection) {
+            return Vec::new();
+        }
+        association.dying = true;
+        let others = association.queues.values().copied();
+        others.filter(|&c| c != connection).collect()
+    }
+
+    /// Nothing is left of a connection. Gives what it was.
+    pub fn closed(&mut self, connection: ConnectionId) -> Option<ConnectionEntry> {
+        let entry = self.connections.remove(&connection)?;
+        if let Some(id) = entry.association
+            && let Some(association) = self.associations.get_mut(&id)
+        {
+            association.queues.retain(|_, c| *c != connection);
+            if association.queues.is_empty() {
+                let key = (association.subsystem, association.cntlid);
+                self.associations.remove(&id);
+                self.by_cntlid.remove(&key);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Connections of associations that `choose` chooses.
+    pub fn chosen(&self, choose: impl Fn(&Association) -> bool) -> Vec<ConnectionId> {
+        let chosen = self.associations.values().filter(|a| choose(a));
+        chosen.flat_map(|a| a.queues.values().copied()).collect()
+    }
+
+    /// Controllers of a subsystem, by identifier.
+    pub fn controllers(&self, subsystem: SubsystemId) -> Vec<ControllerInfo> {
+        let of = |a: &&Association| a.subsystem == subsystem;
+        let mut controllers: Vec<_> = self
+            .associations
+            .values()
+            .filter(of)
+            .map(|a| ControllerInfo {
+                cntlid: a.cntlid,
+                hostnqn: a.hostnqn.as_str().to_owned(),
+                hostid: uuid::Uuid::from_bytes(a.hostid),
+                num_io_qpairs: a.queues.keys().filter(|&&qid| qid > 0).count() as u16,
+            })
+            .collect();
+        controllers.sort_by_key(|c| c.cntlid);
+        controllers
+    }
+
+    /// Queues of a subsystem, by controller and queue; `name` names groups.
+    pub fn qpairs<'a>(
+        &self,
+        subsystem: SubsystemId,
+        name: impl Fn(usize) -> &'a str,
+    ) -> Vec<QpairInfo> {
+        let mut qpairs = Vec::new();
+        for association in self.associations.values() {
+            if association.subsystem != subsystem {
+                continue;
+            }
+            for (&qid, connection) in &association.queues {
+                if let Some(entry) = self.connections.get(connection) {
+                    qpairs.push(QpairInfo {
+                        cntlid: association.cntlid,
+                        qid,
+                        state: association.state(qid),
+                        thread: name(entry.group).to_owned(),
+                        hostnqn: association.hostnqn.as_str().to_owned(),
+                        listen_address: entry.local,
+                        peer_address: entry.peer,
+                    });
+                }
+            }
+        }
+        qpairs.sort_by_key(|q| (q.cntlid, q.qid));
+        qpairs
+    }
+
+    fn of(&mut self, connection: ConnectionId) -> Option<&mut Association> {
+        let id = self.connections.get(&connection)?.association?;
+        self.associations.get_mut(&id)
+    }
+}

@@ -1,0 +1,859 @@
+//! The life of one connection: handshake, Connect, then a queue until it ends.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use zerocopy::FromBytes;
+
+use super::command::{self, Carriage, Need};
+use super::controller::{Controller, Effects};
+use super::device::Devices;
+use super::io_queue::{Admission, IoQueue, MemoryNeed, Outcome, Token};
+use super::message::{ConnectAnswer, ConnectRequest, ConnectionId, GroupEvent, NewConnection};
+use super::payload::{PayloadMemory, Shortage};
+use super::stats::GroupStats;
+use super::tcp::{Arrival, Connection, GATHER, Settings, Sink, SlotId};
+use super::transport::TransportOptions;
+use super::view::{DiscoveryView, SubsystemView};
+use super::wire::Wire;
+use crate::bdev;
+use crate::memory::SegmentsMut;
+use crate::nvme::fabrics::{Connect, ConnectData, ConnectResult, FabricsCommand};
+use crate::nvme::{Command, Status};
+
+/// What the sessions of a poll group share.
+#[derive(Debug)]
+pub struct Site {
+    /// Devices.
+    pub devices: Devices,
+    /// Payload memory.
+    pub memory: PayloadMemory,
+    /// For the control side, in order.
+    pub events: VecDeque<GroupEvent>,
+    /// Counts.
+    pub stats: GroupStats,
+    /// The time of this turn.
+    pub now: Instant,
+    /// Commands that are done, on their way to their session.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Commands that one session may take in one turn, and reads that it may make.
+const COMMANDS_A_TURN: usize = 128;
+const READS_A_TURN: usize = 8;
+
+/// Sends that one session may make in one turn, where one does not take all.
+const SENDS_A_TURN: usize = 4;
+
+/// An admin queue with more than this to send takes no more commands.
+const ADMIN_OUTPUT: u64 = 256 << 10;
+
+/// How long a connection that we end stays open for the host to read why.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What a connection is.
+#[derive(Debug)]
+enum Role {
+    /// Nothing yet.
+    New {
+        /// The Connect whose data is on its way.
+        connect: Option<Connect>,
+        /// When this step of the handshake began.
+        since: Instant,
+    },
+    /// The control side decides on its Connect.
+    Connecting {
+        /// The command.
+        slot: SlotId,
+        /// What it asks for.
+        connect: Connect,
+    },
+    /// An admin queue.
+    Admin {
+        controller: Box<Controller>,
+        /// Commands whose data is on its way.
+        expecting: Vec<(SlotId, Command)>,
+    },
+    /// An I/O queue.
+    Io(Box<IoQueue>),
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It works.
+    Open,
+    /// It is at its end: what is left is sent, then the host's end is awaited until then.
+    Ending { until: Instant, finished: bool },
+    /// The wire is closed; devices may still have requests.
+    Lost,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    id: ConnectionId,
+    /// Its place in the poll group; marks its device requests.
+    place: u32,
+    wire: Option<Box<dyn Wire>>,
+    connection: Connection,
+    role: Role,
+    stage: Stage,
+    options: Arc<TransportOptions>,
+    local: SocketAddr,
+    peer: SocketAddr,
+    /// There may be something to read.
+    readable: bool,
+    /// The wire has taken less than it was given.
+    congested: bool,
+    /// A command whose data is next in the stream and has no memory yet.
+    held: Option<(SlotId, MemoryNeed)>,
+    /// Commands that wait for bulk memory.
+    waiting: VecDeque<(SlotId, MemoryNeed)>,
+    /// Whether the poll group knows that there are some.
+    in_turn: bool,
+    /// Bulk bytes of each command, and of all.
+    charges: Vec<u32>,
+    charged: usize,
+    /// Progress when the host was last found to owe something, and when that was.
+    owing: Option<(u64, Instant)>,
+}
+
+impl Session {
+    /// A session for a connection that has just come.
+    pub fn new(new: NewConnection, place: u32, now: Instant) -> Self {
+        let settings = Settings {
+            max_h2c_data: new.options.max_h2c_data,
+            c2h_success: new.options.c2h_success,
+        };
+        Self {
+            id: new.id,
+            place,
+            wire: Some(new.wire),
+            connection: Connection::new(settings),
+            role: Role::New {
+                connect: None,
+                since: now,
+            },
+            stage: Stage::Open,
+            options: new.options,
+            local: new.local,
+            peer: new.peer,
+            readable: true,
+            congested: false,
+            held: None,
+            waiting: VecDeque::new(),
+            in_turn: false,
+            charges: Vec::new(),
+            charged: 0,
+            owing: None,
+        }
+    }
+
+    /// Which connection it is.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Its byte stream, as long as it has one.
+    pub fn wire(&self) -> Option<&dyn Wire> {
+        self.wire.as_deref()
+    }
+
+    /// Whether it wants to be told when there is something to read.
+    pub fn wants_to_read(&self) -> bool {
+        match self.stage {
+            Stage::Open => {
+                self.held.is_none()
+                    && !self.connection.is_blocked()
+                    && !matches!(self.role, Role::Connecting { .. })
+                    && !self.is_flooded()
+            }
+            Stage::Ending { .. } => true,
+            Stage::Lost => false,
+        }
+    }
+
+    /// Whether it wants to be told when the wire takes more.
+    pub fn wants_to_write(&self) -> bool {
+        self.congested
+    }
+
+    /// Whether there is something to send that the wire may take.
+    pub fn has_output(&self) -> bool {
+        self.connection.unsent() > 0 && !self.congested
+    }
+
+    /// Whether it can go on reading without being told.
+    pub fn is_readable(&self) -> bool {
+        self.readable && self.wants_to_read()
+    }
+
+    /// Whether it is gone for good, and nothing of it is left with devices.
+    pub fn is_closed(&self) -> bool {
+        self.stage == Stage::Lost && self.in_flight() == 0
+    }
+
+    /// Requests with devices.
+    pub fn in_flight(&self) -> usize {
+        match &self.role {
+            Role::Io(queue) => queue.in_flight(),
+            _ => 0,
+        }
+    }
+
+    /// Whether nothing that it has taken is unfinished, as far as the host must know.
+    pub fn is_quiet(&self) -> bool {
+        let kept = matches!(self.role, Role::Admin { .. });
+        self.connection.unsent() == 0 && (kept || self.in_flight() == 0)
+    }
+
+    /// The wire is ready, as far as is known.
+    pub fn ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        if writable {
+            self.congested = false;
+        }
+    }
+
+    /// Whether data that is next in its stream waits for memory.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Whether it serves an admin queue, or none yet: what the control side has to keep up with.
+    pub fn needs_control(&self) -> bool {
+        !matches!(self.role, Role::Io(_))
+    }
+
+    fn is_flooded(&self) -> bool {
+        matches!(self.role, Role::Admin { .. }) && self.connection.unsent() > ADMIN_OUTPUT
+    }
+
+    /// Reads what there is and acts on it, within this turn's bounds. Says whether it did anything.
+    pub fn receive(&mut self, site: &mut Site) -> bool {
+        if let Stage::Ending { .. } = self.stage {
+            return self.discard(site);
+        }
+        let mut commands = COMMANDS_A_TURN;
+        let mut busy = self.advance(&mut commands, site);
+        for _ in 0..READS_A_TURN {
+            if !self.is_readable() || self.stage != Stage::Open || commands == 0 {
+                break;
+            }
+            let Some(wire) = &mut self.wire else { break };
+            let (room, read) = {
+                let mut targets = self.connection.targets();
+                let room: usize = targets.iter().map(|t| t.len()).sum();
+                if room == 0 {
+                    break;
+                }
+                (room, wire.read_vectored(&mut targets))
+            };
+            match read {
+                Ok(0) => {
+                    self.lose(site, "the host closed it");
+                    return true;
+                }
+                Ok(bytes) => {
+                    // Less than there was room for: there is no more, or we will be told.
+                    self.readable = bytes == room;
+                    self.connection.received(bytes);
+                    busy = true;
+                    self.advance(&mut commands, site);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.lose(site, &error.to_string());
+                    return true;
+                }
+            }
+        }
+        busy
+    }
+
+    /// Reads and forgets, so that the host gets what was sent before the connection is closed.
+    fn discard(&mut self, site: &mut Site) -> bool {
+        let mut forgotten = [0; 4096];
+        while self.readable {
+            let Some(wire) = &mut self.wire else { break };
+            match wire.read(&mut forgotten) {
+                Ok(0) => {
+                    self.lose(site, "it has ended");
+                    return true;
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(_) => {
+                    self.lose(site, "it has ended");
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Acts on what has been read.
+    fn advance(&mut self, commands: &mut usize, site: &mut Site) -> bool {
+        let mut busy = false;
+        while *commands > 0 && self.stage == Stage::Open {
+            if let Some((slot, need)) = self.held.take() {
+                self.provide(slot, need, site);
+                if self.held.is_some() {
+                    return busy;
+                }
+                busy = true;
+            }
+            if matches!(self.role, Role::Connecting { .. }) || self.is_flooded() {
+                return busy;
+            }
+            let before = self.connection.is_initialized();
+            let arrival = self.connection.arrival();
+            if !before
+                && self.connection.is_initialized()
+                && let Role::New { since, .. } = &mut self.role
+            {
+                *since = site.now;
+            }
+            match arrival {
+                None => break,
+                Some(Arrival::Command {
+                    slot,
+                    command,
+                    in_capsule,
+                }) => self.command(slot, &command, in_capsule, site),
+                Some(Arrival::Data { slot, data, intact }) => self.data(slot, data, intact, site),
+            }
+            *commands -= 1;
+            busy = true;
+        }
+        if self.connection.end().is_some() && self.stage == Stage::Open {
+            let why = self.connection.fault().unwrap_or("it has ended");
+            tracing::info!("connection from {}: {why}", self.peer);
+            site.stats.connection_faults += 1;
+            self.end(site);
+            busy = true;
+        }
+        busy
+    }
+
+    fn command(&mut self, slot: SlotId, command: &Command, in_capsule: u32, site: &mut Site) {
+        match &mut self.role {
+            Role::New { connect, .. } => {
+                match FabricsCommand::parse(command) {
+                    Ok(FabricsCommand::Connect(wanted)) => *connect = Some(wanted),
+                    _ => {
+                        // Nothing but a Connect may come first.
+                        let status = Status::COMMAND_SEQUENCE_ERROR.with_do_not_retry();
+                        return self.refuse(slot, status);
+                    }
+                }
+                let need = Need::FromHost(size_of::<ConnectData>() as u32);
+                match command::carriage(command, need, in_capsule) {
+                    Ok((carriage, len)) => self.take_on_heap(slot, carriage, len),
+                    Err(status) => self.refuse(slot, status),
+                }
+            }
+            Role::Connecting { .. } => unreachable!("nothing is read before the answer"),
+            Role::Admin {
+                controller,
+                expecting,
+            } => {
+                let carriage = controller
+                    .need(command)
+                    .and_then(|need| command::carriage(command, need, in_capsule));
+                match carriage {
+                    Err(status) => self.refuse(slot, status),
+                    Ok((carriage, len)) if len > 0 => {
+                        expecting.push((slot, *command));
+                        self.take_on_heap(slot, carriage, len);
+                    }
+                    Ok(_) => {
+                        self.connection.drain();
+                        self.administer(slot, command, &[], site);
+                    }
+                }
+            }
+            Role::Io(queue) => {
+                if command.is_fabrics() {
+                    let status = match FabricsCommand::parse(command) {
+                        Ok(FabricsCommand::Connect(_)) => Status::COMMAND_SEQUENCE_ERROR,
+                        _ => Status::INVALID_OPCODE,
+                    };
+                    return self.refuse(slot, status.with_do_not_retry());
+                }
+                let outcomes = &mut site.outcomes;
+                let admission = queue.admit(slot, command, in_capsule, &mut site.devices, outcomes);
+                match admission {
+                    Admission::Refused(status) => {
+                        site.stats.completed_nvme_io += 1;
+                        self.refuse(slot, status);
+                    }
+                    Admission::Launch => {
+                        self.connection.drain();
+                        queue.launch(slot, SegmentsMut::new(), &mut site.devices, outcomes);
+                    }
+                    Admission::Memory(need) => {
+                        if need.carriage != Carriage::InCapsule || need.from_host == 0 {
+                            self.connection.drain();
+                        }
+                        self.provide(slot, need, site);
+                    }
+                }
+                self.settle(site);
+            }
+        }
+    }
+
+    /// Answers a command whose data, if it has any in its capsule, is not wanted.
+    fn refuse(&mut self, slot: SlotId, status: Status) {
+        self.connection.drain();
+        self.connection.respond(slot, status, 0);
+    }
+
+    /// Takes the data of a fabrics or admin command.
+    fn take_on_heap(&mut self, slot: SlotId, carriage: Carriage, len: u32) {
+        let sink = Sink::Heap(vec![0; len as usize]);
+        match carriage {
+            Carriage::InCapsule => self.connection.take_in_capsule(slot, sink),
+            Carriage::Transport => self.connection.request(slot, sink),
+        }
+    }
+
+    /// Finds memory for an I/O command, or has it wait.
+    fn provide(&mut self, slot: SlotId, need: MemoryNeed, site: &mut Site) {
+        let Role::Io(queue) = &mut self.role else {
+            unreachable!("only I/O commands need payload memory");
+        };
+        if !need.at_once {
+            self.waiting.push_back((slot, need));
+            if !self.in_turn {
+                if site.memory.is_waited_for() {
+                    self.in_turn = true;
+                    site.memory.wait(self.place);
+                } else {
+                    self.take_turn(site);
+                }
+            }
+            return;
+        }
+        let memory = match queue.reserved(slot) {
+            Some(memory) => Ok(memory),
+            None => site.memory.take_at_once(need.bytes, need.cuts),
+        };
+        match memory {
+            Ok(mut memory) => {
+                queue.set_aside(slot, &mut memory);
+                let sink = Sink::Buffers(memory);
+                match need.carriage {
+                    Carriage::InCapsule => self.connection.take_in_capsule(slot, sink),
+                    Carriage::Transport => self.connection.request(slot, sink),
+                }
+            }
+            Err(Shortage::Now) => self.held = Some((slot, need)),
+            Err(Shortage::Ever) => {
+                self.connection.drain();
+                self.fail(slot, Status::INTERNAL_ERROR.with_do_not_retry(), site);
+            }
+        }
+    }
+
+    /// Takes bulk memory for commands that wait, as far as there is some and this connection may
+    /// have it. Says whether it failed for want of memory.
+    pub fn take_turn(&mut self, site: &mut Site) -> bool {
+        self.in_turn = false;
+        while let Some(&(slot, need)) = self.waiting.front() {
+            if !site.memory.within_share(self.charged, need.bytes) {
+                // Its own answers will make room; see `send`.
+                return false;
+            }
+            match site.memory.take_bulk(self.charged, need.bytes, need.cuts) {
+                Ok(memory) => {
+                    self.waiting.pop_front();
+                    self.charges[slot.index()] = need.bytes as u32;
+                    self.charged += need.bytes;
+                    self.granted(slot, need, memory, site);
+                    if site.memory.is_waited_for() {
+                        // One command a turn, where others wait.
+                        break;
+                    }
+                }
+                Err(Shortage::Now) => {
+                    self.in_turn = true;
+                    site.memory.return_turn(self.place);
+                    return true;
+                }
+                Err(Shortage::Ever) => {
+                    self.waiting.pop_front();
+                    self.fail(slot, Status::INTERNAL_ERROR.with_do_not_retry(), site);
+                }
+            }
+        }
+        if !self.waiting.is_empty() && !self.in_turn {
+            self.in_turn = true;
+            site.memory.wait(self.place);
+        }
+        false
+    }
+
+    fn granted(&mut self, slot: SlotId, need: MemoryNeed, memory: SegmentsMut, site: &mut Site) {
+        let Role::Io(queue) = &mut self.role else {
+            return;
+        };
+        let doomed = queue.doomed(slot).is_some();
+        if need.from_host > 0 && !doomed {
+            self.connection.request(slot, Sink::Buffers(memory));
+        } else {
+            queue.launch(slot, memory, &mut site.devices, &mut site.outcomes);
+            self.settle(site);
+        }
+    }
+
+    /// All data of a command has come.
+    fn data(&mut self, slot: SlotId, data: Sink, intact: bool, site: &mut Site) {
+        let corrupt = Status::TRANSIENT_TRANSPORT_ERROR;
+        match (&mut self.role, data) {
+            (Role::New { connect, .. }, Sink::Heap(bytes)) => {
+                let connect = connect.take().expect("data follows its Connect");
+                match ConnectData::read_from_bytes(&bytes) {
+                    Ok(data) if intact => {
+                        self.role = Role::Connecting { slot, connect };
+                        let request = ConnectRequest {
+                            connection: self.id,
+                            command: connect,
+                            data,
+                        };
+                        site.events
+                            .push_back(GroupEvent::Connect(Box::new(request)));
+                    }
+                    _ => self.connection.respond(slot, corrupt, 0),
+                }
+            }
+            (Role::Admin { expecting, .. }, Sink::Heap(bytes)) => {
+                let at = expecting.iter().position(|(s, _)| *s == slot);
+                let at = at.expect("data follows its command");
+                let (_, command) = expecting.swap_remove(at);
+                if intact {
+                    self.administer(slot, &command, &bytes, site);
+                } else {
+                    self.connection.respond(slot, corrupt, 0);
+                }
+            }
+            (Role::Io(queue), Sink::Buffers(memory)) => {
+                if intact {
+                    queue.launch(slot, memory, &mut site.devices, &mut site.outcomes);
+                    self.settle(site);
+                } else {
+                    self.fail(slot, corrupt, site);
+                }
+            }
+            _ => unreachable!("data goes where its command's role sent it"),
+        }
+    }
+
+    /// Ends an I/O command that cannot go on.
+    fn fail(&mut self, slot: SlotId, status: Status, site: &mut Site) {
+        if let Role::Io(queue) = &mut self.role {
+            queue.fail(slot, status, &mut site.devices, &mut site.outcomes);
+        }
+        self.settle(site);
+    }
+
+    fn administer(&mut self, slot: SlotId, command: &Command, data: &[u8], site: &mut Site) {
+        let Role::Admin { controller, .. } = &mut self.role else {
+            unreachable!("admin commands come on admin queues");
+        };
+        let connection = &self.connection;
+        let find = |cid| connection.find(cid);
+        let effects = controller.execute(slot, command, data, find, site.now);
+        self.apply(effects, site);
+    }
+
+    /// Does what a controller has decided.
+    fn apply(&mut self, effects: Effects, site: &mut Site) {
+        for answer in effects.answers {
+            if answer.data.is_empty() {
+                self.connection
+                    .respond(answer.slot, answer.status, answer.result);
+            } else {
+                self.connection
+                    .respond_with_bytes(answer.slot, answer.data, answer.result);
+            }
+        }
+        if let Some(enabled) = effects.enabled {
+            site.events.push_back(GroupEvent::Enabled {
+                connection: self.id,
+                enabled,
+            });
+        }
+    }
+
+    /// Answers the I/O commands that are done.
+    fn settle(&mut self, site: &mut Site) {
+        for outcome in site.outcomes.drain(..) {
+            site.stats.completed_nvme_io += 1;
+            if self.stage != Stage::Open {
+                continue;
+            }
+            if outcome.payload.is_empty() {
+                self.connection.respond(outcome.slot, outcome.status, 0);
+            } else {
+                self.connection
+                    .respond_with_payload(outcome.slot, outcome.payload);
+            }
+        }
+    }
+
+    /// A device has done one of its requests.
+    pub fn completed(
+        &mut self,
+        token: Token,
+        completion: bdev::Completion,
+        devices: &mut Devices,
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        let Role::Io(queue) = &mut self.role else {
+            unreachable!("only I/O queues have requests");
+        };
+        queue.completed(token, completion, devices, outcomes);
+    }
+
+    /// Answers what [`Session::completed`] has brought.
+    pub fn answer(&mut self, site: &mut Site) {
+        self.settle(site);
+    }
+
+    /// What became of its Connect.
+    pub fn connected(&mut self, answer: ConnectAnswer, site: &mut Site) {
+        let Role::Connecting { slot, connect } = self.role else {
+            return;
+        };
+        let entries = connect.queue_entries();
+        let flow_control = !connect.disable_sq_flow_control;
+        let cntlid = match answer {
+            ConnectAnswer::Refused { status, result } => {
+                self.role = Role::New {
+                    connect: None,
+                    since: site.now,
+                };
+                self.connection.respond(slot, status, result.into());
+                return;
+            }
+            ConnectAnswer::Admin(grant) => {
+                let cntlid = grant.cntlid;
+                let in_capsule = crate::nvme::tcp::ADMIN_IN_CAPSULE_DATA;
+                self.connection.open(entries, in_capsule, flow_control);
+                let controller = Controller::new(
+                    grant,
+                    self.options.clone(),
+                    self.local,
+                    connect.kato_ms,
+                    site.now,
+                );
+                self.role = Role::Admin {
+                    controller: Box::new(controller),
+                    expecting: Vec::new(),
+                };
+                site.stats.admin_qpairs += 1;
+                site.stats.current_admin_qpairs += 1;
+                cntlid
+            }
+            ConnectAnswer::Io(grant) => {
+                let in_capsule = self.options.in_capsule_data_size;
+                self.connection.open(entries, in_capsule, flow_control);
+                self.charges = vec![0; entries as usize];
+                self.role = Role::Io(Box::new(IoQueue::new(
+                    grant.view,
+                    entries as usize,
+                    self.place,
+                    self.options.max_io_size,
+                )));
+                site.stats.io_qpairs += 1;
+                site.stats.current_io_qpairs += 1;
+                grant.cntlid
+            }
+        };
+        let result = ConnectResult {
+            cntlid,
+            authentication_required: false,
+            secure_channel_required: false,
+        };
+        self.connection
+            .respond_connected(slot, result.dword().into());
+    }
+
+    /// Its subsystem has changed, if it is this one.
+    pub fn set_view(&mut self, view: &Arc<SubsystemView>, site: &mut Site) {
+        match &mut self.role {
+            Role::Admin { controller, .. } if controller.view().id == view.id => {
+                let effects = controller.set_view(view.clone());
+                self.apply(effects, site);
+            }
+            Role::Io(queue) if queue.view().id == view.id && self.stage != Stage::Lost => {
+                queue.set_view(view.clone(), &mut site.devices, &mut site.outcomes);
+                self.settle(site);
+            }
+            _ => {}
+        }
+    }
+
+    /// The discovery log has changed.
+    pub fn set_discovery(&mut self, view: &Arc<DiscoveryView>, site: &mut Site) {
+        if let Role::Admin { controller, .. } = &mut self.role {
+            let effects = controller.set_discovery(view.clone());
+            self.apply(effects, site);
+        }
+    }
+
+    /// Sends what there is, as far as the wire takes it. Says whether it did anything.
+    pub fn send(&mut self, site: &mut Site) -> bool {
+        let mut busy = false;
+        for _ in 0..SENDS_A_TURN {
+            let Some(wire) = &mut self.wire else { break };
+            let (pieces, offered, written) = {
+                let gathered = self.connection.gather();
+                if gathered.is_empty() || self.congested {
+                    break;
+                }
+                let offered: usize = gathered.iter().map(|g| g.len()).sum();
+                (gathered.len(), offered, wire.write_vectored(&gathered))
+            };
+            match written {
+                Ok(0) => {
+                    self.lose(site, "the wire takes nothing");
+                    return true;
+                }
+                Ok(bytes) => {
+                    let (charges, charged) = (&mut self.charges, &mut self.charged);
+                    self.connection.sent(bytes, |slot| {
+                        if let Some(charge) = charges.get_mut(slot.index()) {
+                            *charged -= std::mem::take(charge) as usize;
+                        }
+                    });
+                    busy = true;
+                    if bytes < offered {
+                        self.congested = true;
+                    } else if pieces < GATHER {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.congested = true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.lose(site, &error.to_string());
+                    return true;
+                }
+            }
+        }
+        if !self.waiting.is_empty() && !self.in_turn {
+            self.in_turn = true;
+            site.memory.wait(self.place);
+        }
+        if let Stage::Ending { until, finished } = self.stage
+            && !finished
+            && self.connection.unsent() == 0
+            && let Some(wire) = &mut self.wire
+        {
+            wire.finish();
+            self.stage = Stage::Ending {
+                until,
+                finished: true,
+            };
+            busy = true;
+        }
+        busy
+    }
+
+    /// Looks at its clocks: handshake, stalls, keep-alive, lingering.
+    pub fn tick(&mut self, site: &mut Site) {
+        let now = site.now;
+        match self.stage {
+            Stage::Open => {}
+            Stage::Ending { until, .. } => {
+                if now >= until {
+                    self.lose(site, "it has ended");
+                }
+                return;
+            }
+            Stage::Lost => return,
+        }
+        match &self.role {
+            Role::New { since, .. } if now >= *since + self.options.handshake_timeout => {
+                let step = if self.connection.is_initialized() {
+                    "no Connect came in time"
+                } else {
+                    "no ICReq came in time"
+                };
+                return self.give_up(site, step);
+            }
+            Role::Admin { controller, .. } if controller.expires().is_some_and(|at| now >= at) => {
+                return self.give_up(site, "keep-alive timeout");
+            }
+            _ => {}
+        }
+        // What waits for us is not the host's fault.
+        if !self.connection.host_owes() || (!self.wants_to_read() && !self.congested) {
+            self.owing = None;
+            return;
+        }
+        let progress = self.connection.progress();
+        match self.owing {
+            Some((before, since)) if before == progress => {
+                if now >= since + self.options.stall_timeout {
+                    self.give_up(site, "the host does not go on");
+                }
+            }
+            _ => self.owing = Some((progress, now)),
+        }
+    }
+
+    fn give_up(&mut self, site: &mut Site, why: &str) {
+        site.stats.connection_faults += 1;
+        self.lose(site, why);
+    }
+
+    /// Takes nothing more from the host; sends what is left, then closes.
+    fn end(&mut self, site: &mut Site) {
+        self.stage = Stage::Ending {
+            until: site.now + LINGER,
+            finished: false,
+        };
+        self.release(site);
+    }
+
+    /// Closes the wire. Requests with devices run to their end.
+    pub fn lose(&mut self, site: &mut Site, why: &str) {
+        if self.stage == Stage::Lost {
+            return;
+        }
+        tracing::debug!("connection from {} closed: {why}", self.peer);
+        self.stage = Stage::Lost;
+        self.wire = None;
+        self.readable = false;
+        self.congested = false;
+        self.release(site);
+        match self.role {
+            Role::Admin { .. } => site.stats.current_admin_qpairs -= 1,
+            Role::Io(_) => site.stats.current_io_qpairs -= 1,
+            _ => {}
+        }
+        site.events.push_back(GroupEvent::Lost(self.id));
+    }
+
+    /// Lets go of everything that waits.
+    fn release(&mut self, site: &mut Site) {
+        self.held = None;
+        self.waiting.clear();
+        if std::mem::take(&mut self.in_turn) {
+            site.memory.forget(self.place);
+        }
+        if let Role::Io(queue) = &mut self.role {
+            queue.lose(&mut site.devices);
+        }
+    }
+}
