@@ -43,6 +43,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use crate::nvme::nqn::DISCOVERY as DISCOVERY_NQN;
 pub use address::ListenAddress;
 pub use error::TargetError;
 pub use namespace::{NamespaceInfo, NamespaceOptions};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,16 +65,15 @@ impl Default for TargetSetup {
 
 /// The control side: transports, subsystems, listeners, hosts, and who is connected.
 ///
-/// Owned by one thread, the control thread, whose [`Events`] wake it: [`Target::poll`] is to be
-/// called each time [`Events::wait`] returns. No method blocks, except those that say that they
-/// wait for reactors: these return when every reactor has confirmed, at the latest after
+/// Owned by one thread, the control thread. [`Target::descriptor`] is readable while there is
+/// something for [`Target::poll`] to do. No method blocks, except those that say that they wait for
+/// reactors: these return when every reactor has confirmed, at the latest after
 /// [`TargetSetup::confirmation`], and go on serving Connects meanwhile.
 #[derive(Debug)]
 pub struct Target {
     setup: TargetSetup,
-    events: Events,
-    inbox: Mailbox<(usize, GroupEvent)>,
-    outbox: MailboxSender<(usize, GroupEvent)>,
+    /// What the control thread is woken by; made when it is first needed.
+    hub: Option<Hub>,
     groups: Groups,
     /// Payload memory of the poll group that has least.
     bulk: usize,
@@ -82,7 +82,6 @@ pub struct Target {
     discovery: Subsystem,
     subsystems: BTreeMap<String, Subsystem>,
     discovery_view: Arc<DiscoveryView>,
-    listeners: Listeners,
     associations: Associations,
     devices: Devices,
     /// Connects that wait for a connection to go, and until when.
@@ -108,6 +107,16 @@ impl std::fmt::Debug for Meanwhile {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("Meanwhile")
     }
+}
+
+/// The ways in: from poll groups, and from the network.
+#[derive(Debug)]
+struct Hub {
+    events: Events,
+    ready: Vec<Ready>,
+    inbox: Mailbox<(usize, GroupEvent)>,
+    outbox: MailboxSender<(usize, GroupEvent)>,
+    listeners: Listeners,
 }
 
 /// Devices by name, and their places on the groups.
@@ -143,19 +152,15 @@ impl Devices {
 }
 
 impl Target {
-    /// A target with the discovery subsystem and nothing else. `events` are those of the calling
-    /// thread, which is the control thread from now on.
-    pub fn new(setup: TargetSetup, events: &Events) -> Self {
-        let (outbox, inbox) = mailbox(&events.waker(), MAILBOX);
+    /// A target with the discovery subsystem and nothing else.
+    pub fn new(setup: TargetSetup) -> Self {
         let options = SubsystemOptions {
             allow_any_host: true,
             ..SubsystemOptions::new(DISCOVERY)
         };
         Self {
             setup,
-            events: events.clone(),
-            inbox,
-            outbox,
+            hub: None,
             groups: Groups::default(),
             bulk: usize::MAX,
             at_once: usize::MAX,
@@ -168,7 +173,6 @@ impl Target {
             ),
             subsystems: BTreeMap::new(),
             discovery_view: Arc::default(),
-            listeners: Listeners::new(events.clone()),
             associations: Associations::default(),
             devices: Devices::default(),
             takeovers: Vec::new(),
@@ -182,11 +186,36 @@ impl Target {
         }
     }
 
+    /// What wakes this thread: to be watched for being readable, and [`Target::poll`] to be called
+    /// then. `None` before the first [`Target::add_group`] or [`Target::add_listener`].
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.hub.as_ref().map(|hub| hub.events.as_fd())
+    }
+
+    fn hub(&mut self) -> Result<&mut Hub, TargetError> {
+        if self.hub.is_none() {
+            let failed = |source| TargetError::Io {
+                what: "the target cannot wait for events",
+                source,
+            };
+            let events = Events::new().map_err(failed)?;
+            let (outbox, inbox) = mailbox(&events.waker(), MAILBOX);
+            self.hub = Some(Hub {
+                ready: Vec::new(),
+                inbox,
+                outbox,
+                listeners: Listeners::new(events.clone()),
+                events,
+            });
+        }
+        Ok(self.hub.as_mut().expect("made above"))
+    }
+
     /// Prepares the poll group of one reactor, which `waker` wakes: to be grown there and polled
     /// in every turn. All groups are to be added before the first namespace or listener.
     ///
     /// # Errors
-    /// [`TargetError::Limit`] when `arena` has no room for its payload memory.
+    /// [`TargetError::Limit`] when `arena` has no room for its payload memory, [`TargetError::Io`].
     pub fn add_group(
         &mut self,
         name: &str,
@@ -194,6 +223,7 @@ impl Target {
         arena: &Arena,
         sizes: &PayloadSizes,
     ) -> Result<GroupSeed, TargetError> {
+        let outbox = self.hub()?.outbox.clone();
         let memory = PayloadMemory::new(arena, sizes)
             .map_err(|error| TargetError::Limit(format!("payload memory of {name}: {error}")))?;
         self.bulk = self.bulk.min(memory.bulk_capacity());
@@ -204,7 +234,7 @@ impl Target {
             name: name.to_owned(),
             memory,
             inbox,
-            outbox: self.outbox.clone(),
+            outbox,
         })
     }
 
@@ -291,8 +321,10 @@ impl Target {
             ));
         }
         let mut subsystem = self.subsystems.remove(nqn).ok_or_else(|| missing(nqn))?;
-        for &address in &subsystem.listeners {
-            self.listeners.remove(address);
+        if let Some(hub) = &mut self.hub {
+            for &address in &subsystem.listeners {
+                hub.listeners.remove(address);
+            }
         }
         let namespaces = std::mem::take(&mut subsystem.namespaces);
         self.publish(&subsystem);
@@ -424,7 +456,7 @@ impl Target {
         if self.subsystem(nqn)?.listeners.contains(&address) {
             return Err(TargetError::Exists(format!("listener {address} of {nqn}")));
         }
-        let address = self.listeners.add(address)?;
+        let address = self.hub()?.listeners.add(address)?;
         self.subsystem_mut(nqn)?.listeners.push(address);
         self.publish_discovery();
         Ok(address)
@@ -444,7 +476,9 @@ impl Target {
         let at = at.ok_or_else(|| TargetError::NotFound(format!("listener {address} of {nqn}")))?;
         subsystem.listeners.remove(at);
         let id = subsystem.id;
-        self.listeners.remove(address);
+        if let Some(hub) = &mut self.hub {
+            hub.listeners.remove(address);
+        }
         let came_in = |a: SocketAddr| address.takes(a);
         self.close(
             self.associations
@@ -535,15 +569,22 @@ impl Target {
         stats
     }
 
-    /// Accepts connections and handles what poll groups have sent. To be called with what
-    /// [`Events::wait`] has brought whenever that returns; returns when it wants to be called
-    /// again at the latest.
-    pub fn poll(&mut self, now: Instant, ready: &[Ready]) -> Option<Instant> {
-        self.drain(now);
-        for stream in self.listeners.accept(ready, ACCEPTS_A_WAKE, now) {
-            self.welcome(stream, now);
+    /// Accepts connections and handles what poll groups have sent. To be called whenever
+    /// [`Target::descriptor`] is readable; returns when it wants to be called again at the latest.
+    pub fn poll(&mut self, now: Instant) -> Option<Instant> {
+        let mut resume = None;
+        if let Some(hub) = &mut self.hub {
+            // Before the mailbox is looked at: what comes later makes the descriptor readable.
+            if let Err(error) = hub.events.wait(Some(Duration::ZERO), &mut hub.ready) {
+                tracing::warn!("the target cannot look for events: {error}");
+            }
+            let streams = hub.listeners.accept(&hub.ready, ACCEPTS_A_WAKE, now);
+            resume = hub.listeners.resume(now);
+            for stream in streams {
+                self.welcome(stream, now);
+            }
         }
-        let resume = self.listeners.resume(now);
+        self.drain(now);
         let takeover = self.give_up_takeovers(now);
         let backlog = self.groups.flush().then(|| now + Duration::from_millis(1));
         [resume, takeover, backlog].into_iter().flatten().min()
@@ -554,7 +595,9 @@ impl Target {
     /// ended in time.
     pub fn stop(&mut self, deadline: Instant) -> bool {
         self.stopping = true;
-        self.listeners.clear();
+        if let Some(hub) = &mut self.hub {
+            hub.listeners.clear();
+        }
         self.groups.broadcast(|| GroupCommand::Stop { deadline });
         // At the deadline the groups give up, and have to be heard.
         let last = deadline + self.setup.confirmation;
@@ -626,7 +669,7 @@ impl Target {
 
     /// Handles what poll groups have sent.
     fn drain(&mut self, now: Instant) {
-        while let Some((group, event)) = self.inbox.receive() {
+        while let Some((group, event)) = self.hub.as_mut().and_then(|hub| hub.inbox.receive()) {
             self.handle(group, event, now);
         }
     }
@@ -882,7 +925,6 @@ impl Target {
     }
 
     fn wait_until(&mut self, until: Instant, done: impl Fn(&Self) -> bool) -> bool {
-        let mut ready = Vec::new();
         loop {
             #[cfg(test)]
             if let Some(meanwhile) = &mut self.meanwhile.0 {
@@ -901,8 +943,11 @@ impl Target {
             } else {
                 until - now
             };
-            // What is ready stays ready, and is told again to whoever waits next.
-            if let Err(error) = self.events.wait(Some(timeout), &mut ready) {
+            let Some(hub) = &mut self.hub else {
+                return false;
+            };
+            // Connections that come meanwhile stay ready, and are told again.
+            if let Err(error) = hub.events.wait(Some(timeout), &mut hub.ready) {
                 tracing::warn!("the control thread cannot wait: {error}");
                 return false;
             }

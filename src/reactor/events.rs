@@ -191,6 +191,14 @@ impl From<EventSet> for Events {
     }
 }
 
+/// The set itself: readable while something in it is ready, so that one set can be watched by
+/// another, or by a foreign loop.
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.set.epoll.as_fd()
+    }
+}
+
 /// A descriptor is in an [`Events`] as long as this lives.
 pub struct Registration {
     set: Rc<EventSet>,

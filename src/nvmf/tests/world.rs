@@ -97,7 +97,7 @@ impl World {
     pub fn bare(plan: &Plan) -> Self {
         let events = Events::new().expect("an epoll set");
         let arena = Arena::ordinary(plan.groups * plan.sizes.bytes()).expect("memory");
-        let mut target = Target::new(plan.setup.clone(), &events);
+        let mut target = Target::new(plan.setup.clone());
         let groups = (0..plan.groups)
             .map(|n| {
                 let name = format!("group_{n}");
@@ -158,7 +158,7 @@ impl World {
     /// One turn of everything.
     pub fn turn(&mut self) {
         let now = self.now();
-        let _ = self.target.poll(now, &[]);
+        let _ = self.target.poll(now);
         self.side.borrow_mut().turn();
     }
 
