@@ -137,6 +137,14 @@ impl Medium {
             });
         }
 
+        let properties = Properties::of(metadata.rdev());
+        if is_device && properties.read("ro") == "1" {
+            // It could be opened, and would refuse every write.
+            return Err(UringError::Denied {
+                path: owned(),
+                errno: Errno::ROFS,
+            });
+        }
         let file = open_alone(path, is_device)?;
         let bytes = rustix::fs::seek(&file, SeekFrom::End(0)).map_err(system("find its size"))?;
         let logical = match is_device {
@@ -161,7 +169,6 @@ impl Medium {
             });
         }
         let direct = alignment.filter(|a| a.length <= block_size as usize && go_direct(&file));
-        let queue = Queue::of(metadata.rdev());
         Ok(Self {
             file,
             bytes,
@@ -169,8 +176,8 @@ impl Medium {
             direct,
             write_cache: !is_device
                 || direct.is_none()
-                || queue.read("write_cache") != "write through",
-            deallocates: !is_device || queue.read("discard_max_bytes") != "0",
+                || properties.queue("write_cache") != "write through",
+            deallocates: !is_device || properties.queue("discard_max_bytes") != "0",
         })
     }
 }
@@ -240,23 +247,25 @@ fn go_direct(file: &File) -> bool {
         .is_ok()
 }
 
-/// Where the kernel shows the properties of a block device.
-struct Queue(PathBuf);
+/// What the kernel shows of a block device.
+struct Properties(PathBuf);
 
-impl Queue {
+impl Properties {
     fn of(device: u64) -> Self {
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let device = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
-        let own = device.join("queue");
-        // A partition has that of its disk.
-        Self(match own.exists() {
-            true => own,
-            false => device.join("../queue"),
-        })
+        Self(PathBuf::from(format!("/sys/dev/block/{major}:{minor}")))
     }
 
     fn read(&self, name: &str) -> String {
         let text = std::fs::read_to_string(self.0.join(name)).unwrap_or_default();
         text.trim().to_owned()
+    }
+
+    /// A property of its queue; a partition has that of its disk.
+    fn queue(&self, name: &str) -> String {
+        match self.0.join("queue").exists() {
+            true => self.read(&format!("queue/{name}")),
+            false => self.read(&format!("../queue/{name}")),
+        }
     }
 }

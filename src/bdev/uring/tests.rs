@@ -172,7 +172,10 @@ fn a_file_truncated_in_use_gives_errors_beyond_its_end() {
 #[test]
 fn a_channel_that_goes_away_has_its_buffers_back_from_the_kernel() {
     let (arena, pool) = buffers();
-    let file = file(8 << 20);
+    let mut file = file(0);
+    // Not a hole, which is read without waiting for anything.
+    file.write_all(&vec![0xD1; 8 << 20]).unwrap();
+    file.as_file().sync_all().unwrap();
     let bdev = device(&file, 512, &[arena]);
     for kicked in [true, false] {
         let mut user = User::new(&*bdev, &pool);
