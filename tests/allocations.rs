@@ -4,9 +4,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use stripewise::bdev::{Bdev, Channel, Completion, Data, Malloc, Op, Request, Status};
+use stripewise::bdev::{
+    Bdev, Channel, Completion, Data, Delay, ErrorBdev, Malloc, Op, Request, Status, Uring,
+};
 use stripewise::memory::{Arena, Pool};
 use stripewise::raid::{Volume, VolumeConfig};
 use stripewise::reactor::{CoreMask, IdlePolicy, Poller, Progress, Reactors, Turn};
@@ -48,10 +50,28 @@ struct Driver {
     ended: u64,
     before: u64,
     done: Vec<Completion>,
-    answer: mpsc::Sender<u64>,
 }
 
 impl Driver {
+    /// Requests of 8 and of `large` blocks to a device, with buffers in `arena`.
+    fn new(bdev: &dyn Bdev, arena: &Arena, large: u32) -> Self {
+        Self {
+            channel: bdev.open().unwrap(),
+            pool: Pool::new(arena, large as usize * 512, 32).unwrap(),
+            kinds: [
+                (Op::Read, 8),
+                (Op::Write { fua: false }, 8),
+                (Op::Write { fua: true }, large),
+                (Op::Read, large),
+            ],
+            blocks: bdev.info().blocks,
+            sent: 0,
+            ended: 0,
+            before: 0,
+            done: Vec::new(),
+        }
+    }
+
     fn submit(&mut self, kind: usize, mut data: Data) {
         let (op, blocks) = self.kinds[kind];
         if data.is_empty() {
@@ -76,8 +96,9 @@ impl Driver {
     }
 }
 
-impl Poller for Driver {
-    fn poll(&mut self, turn: &Turn<'_>) -> Progress {
+impl Driver {
+    /// One turn; in the last one it answers how much was allocated since it was warm.
+    fn turn(&mut self, now: Instant) -> Option<u64> {
         if self.sent == 0 {
             for n in 0..32 {
                 self.submit(n % 4, Data::None);
@@ -91,15 +112,30 @@ impl Poller for Driver {
         }
         self.done = done;
         self.channel.kick();
-        self.channel.poll(turn.now, &mut self.done);
+        self.channel.poll(now, &mut self.done);
         let count = ALLOCATIONS.with(Cell::get);
         if self.ended < WARM {
             self.before = count;
-        } else if self.ended >= WARM + COUNTED {
-            let _ = self.answer.send(count - self.before);
-            return Progress::Finished;
         }
-        Progress::Busy
+        (self.ended >= WARM + COUNTED).then(|| count - self.before)
+    }
+}
+
+/// A driver that tells what it allocated.
+struct Telling {
+    driver: Driver,
+    answer: mpsc::Sender<u64>,
+}
+
+impl Poller for Telling {
+    fn poll(&mut self, turn: &Turn<'_>) -> Progress {
+        match self.driver.turn(turn.now) {
+            None => Progress::Busy,
+            Some(allocated) => {
+                let _ = self.answer.send(allocated);
+                Progress::Finished
+            }
+        }
     }
 }
 
@@ -117,20 +153,8 @@ fn the_engine_allocates_nothing_when_warm() {
     let reactors = setup
         .start(|_| {
             let (volume, arena, answer) = (volume.clone(), arena.clone(), answer.clone());
-            move || Driver {
-                channel: volume.open().unwrap(),
-                pool: Pool::new(&arena, 192 << 10, 32).unwrap(),
-                kinds: [
-                    (Op::Read, 8),
-                    (Op::Write { fua: false }, 8),
-                    (Op::Write { fua: true }, 384),
-                    (Op::Read, 384),
-                ],
-                blocks: volume.info().blocks,
-                sent: 0,
-                ended: 0,
-                before: 0,
-                done: Vec::new(),
+            move || Telling {
+                driver: Driver::new(&*volume, &arena, 384),
                 answer,
             }
         })
@@ -138,6 +162,34 @@ fn the_engine_allocates_nothing_when_warm() {
     let allocated = result.recv_timeout(Duration::from_secs(120)).unwrap();
     reactors.join().unwrap();
     assert_eq!(allocated, 0, "allocations in {COUNTED} requests");
+}
+
+#[test]
+fn the_members_allocate_nothing_when_warm() {
+    let arena = Arena::ordinary(4 << 20).unwrap();
+    // In memory, so that forty thousand requests do not take long.
+    let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    file.as_file().set_len(8 << 20).unwrap();
+    let malloc = || Malloc::new("m", 512, 16384, None).unwrap();
+    let arenas = std::slice::from_ref(&arena);
+    let members: [Arc<dyn Bdev>; 4] = [
+        malloc(),
+        Delay::new(malloc(), "d", 1, 2, 1, 2).unwrap(),
+        ErrorBdev::new(malloc()),
+        Uring::new("u", file.path(), Some(512), None, arenas).unwrap(),
+    ];
+    for member in members {
+        let mut driver = Driver::new(&*member, &arena, 16);
+        let start = Instant::now();
+        let allocated = loop {
+            if let Some(allocated) = driver.turn(Instant::now()) {
+                break allocated;
+            }
+            assert!(start.elapsed() < Duration::from_secs(120));
+        };
+        let name = &member.info().name;
+        assert_eq!(allocated, 0, "allocations in {COUNTED} requests to {name}");
+    }
 }
 
 /// The first core this process may use.

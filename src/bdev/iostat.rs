@@ -61,3 +61,48 @@ impl IoStat {
         self.num_errors += other.num_errors;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_outcome_is_counted_in_its_place() {
+        let write = Op::Write { fua: true };
+        let swap = Op::CompareAndWrite { fua: false };
+        let zero = Op::WriteZeroes {
+            fua: false,
+            deallocate: false,
+        };
+        let mut stat = IoStat::default();
+        for (op, bytes, status) in [
+            (Op::Read, 1, Status::Ok),
+            (write, 10, Status::Ok),
+            (swap, 100, Status::Ok),
+            (zero, 1000, Status::Ok),
+            (Op::Flush, 0, Status::Ok),
+            (Op::Compare, 5, Status::Ok),
+            (Op::Compare, 5, Status::Miscompare),
+            (swap, 5, Status::Miscompare),
+            (Op::Read, 5, Status::MediumError),
+            (write, 5, Status::Gone),
+        ] {
+            stat.count(op, bytes, status);
+        }
+        let expected = IoStat {
+            num_read_ops: 1,
+            bytes_read: 1,
+            num_write_ops: 2,
+            bytes_written: 110,
+            num_unmap_ops: 1,
+            bytes_unmapped: 1000,
+            num_flush_ops: 1,
+            num_compare_ops: 3,
+            num_errors: 2,
+        };
+        assert_eq!(stat, expected);
+        stat.add(&expected);
+        assert_eq!((stat.num_write_ops, stat.bytes_written), (4, 220));
+        assert_eq!((stat.num_errors, stat.num_compare_ops), (4, 6));
+    }
+}

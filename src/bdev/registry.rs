@@ -160,3 +160,74 @@ fn busy(name: &str, claim: &Claim) -> RegistryError {
         holder,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Null;
+    use super::*;
+
+    fn registry() -> Registry {
+        let mut registry = Registry::default();
+        for name in ["b", "a"] {
+            let bdev = Null::new(name, 512, 8, None).unwrap();
+            registry.add(bdev).unwrap();
+        }
+        registry
+    }
+
+    fn busy(holder: &str) -> RegistryError {
+        RegistryError::Busy {
+            name: "a".to_owned(),
+            holder: holder.to_owned(),
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_listed_in_order() {
+        let mut registry = registry();
+        let again = Null::new("a", 4096, 1, None).unwrap();
+        let taken = RegistryError::Exists("a".to_owned());
+        assert_eq!(registry.add(again), Err(taken));
+        let names: Vec<_> = registry.iter().map(|(b, _)| &b.info().name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(registry.get("a").unwrap().info().block_size, 512);
+        let missing = RegistryError::NotFound("c".to_owned());
+        assert_eq!(registry.get("c").unwrap_err(), missing);
+        assert_eq!(registry.claim("c", "v").unwrap_err(), missing);
+        assert_eq!(registry.export("c", "n").unwrap_err(), missing);
+        assert_eq!(registry.remove("c").unwrap_err(), missing);
+    }
+
+    #[test]
+    fn a_claimed_device_is_nobody_elses_until_released() {
+        let mut registry = registry();
+        registry.claim("a", "v").unwrap();
+        assert_eq!(registry.claim("a", "w").unwrap_err(), busy("bdev v"));
+        assert_eq!(registry.export("a", "n").unwrap_err(), busy("bdev v"));
+        assert_eq!(registry.remove("a").unwrap_err(), busy("bdev v"));
+        registry.claim("b", "v").unwrap();
+        registry.release("a");
+        assert_eq!(registry.claim_of("a"), None);
+        registry.remove("a").unwrap();
+        assert!(registry.get("a").is_err());
+        // Of a device that is gone.
+        registry.release("a");
+    }
+
+    #[test]
+    fn an_exported_device_is_held_until_its_last_namespace_goes() {
+        let mut registry = registry();
+        for nqn in ["x", "y", "x"] {
+            registry.export("a", nqn).unwrap();
+        }
+        let holders = "subsystem x, y, x";
+        assert_eq!(registry.claim("a", "v").unwrap_err(), busy(holders));
+        registry.unexport("a", "x");
+        registry.unexport("a", "not there");
+        assert_eq!(registry.remove("a").unwrap_err(), busy("subsystem y, x"));
+        registry.unexport("a", "x");
+        registry.unexport("a", "y");
+        assert_eq!(registry.claim_of("a"), None);
+        registry.claim("a", "v").unwrap();
+    }
+}
