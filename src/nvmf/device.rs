@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::message::Ticket;
 use super::view::DeviceId;
-use crate::bdev::{Bdev, Channel, Completion, OpenError, Request};
+use crate::bdev::{Bdev, Channel, Completion, IoStat, OpenError, Request};
 
 /// The open devices of one poll group, by [`DeviceId`].
 #[derive(Debug, Default)]
@@ -146,6 +146,13 @@ impl Devices {
     pub fn deadline(&self) -> Option<Instant> {
         let devices = self.table.iter().flatten();
         devices.filter_map(|d| d.channel.deadline()).min()
+    }
+
+    /// Reports what went through each device, and through those below it.
+    pub fn iostat(&self, report: &mut dyn FnMut(&str, &IoStat)) {
+        for device in self.table.iter().flatten() {
+            device.channel.iostat(report);
+        }
     }
 
     /// Requests that devices hold now.

@@ -128,6 +128,11 @@ impl Groups {
         self.groups.iter().all(|g| g.stopped)
     }
 
+    /// Whether mailboxes have taken everything.
+    pub fn all_sent(&self) -> bool {
+        self.groups.iter().all(|g| g.backlog.is_empty())
+    }
+
     /// Sends what mailboxes had no room for. Says whether anything is left.
     pub fn flush(&mut self) -> bool {
         let mut left = false;

@@ -76,11 +76,14 @@ pub enum GroupCommand {
     /// Tell the counts, with [`GroupEvent::Stats`].
     Stats(Ticket),
     /// Take no new commands; close every connection when its commands have ended, and at
-    /// `deadline` in any case; then finish, with [`GroupEvent::Stopped`].
+    /// `deadline` in any case; then say so, with [`GroupEvent::Stopped`], and go on serving the
+    /// devices.
     Stop {
         /// When to give up waiting for commands.
         deadline: Instant,
     },
+    /// Finish.
+    Finish,
 }
 
 /// A host asks for a queue.
@@ -166,7 +169,7 @@ pub enum GroupEvent {
         /// The counts.
         stats: Box<GroupStats>,
     },
-    /// The group has finished.
+    /// The group has no connection left.
     Stopped {
         /// Whether every command had ended by then.
         clean: bool,

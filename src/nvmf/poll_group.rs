@@ -66,6 +66,7 @@ impl GroupSeed {
             untold: 0,
             next_tick: None,
             stop: None,
+            stopped: false,
             finished: false,
         }
     }
@@ -100,6 +101,8 @@ pub struct PollGroup {
     untold: usize,
     next_tick: Option<Instant>,
     stop: Option<Instant>,
+    /// The control side has been told that it has stopped.
+    stopped: bool,
     finished: bool,
 }
 
@@ -143,10 +146,8 @@ impl Poller for PollGroup {
 
     fn deadline(&self) -> Option<Instant> {
         let devices = self.site.devices.deadline();
-        [self.next_tick, devices, self.stop]
-            .into_iter()
-            .flatten()
-            .min()
+        let stop = self.stop.filter(|_| !self.stopped);
+        [self.next_tick, devices, stop].into_iter().flatten().min()
     }
 }
 
@@ -192,9 +193,13 @@ impl PollGroup {
                     let mut stats = Box::new(self.site.stats.clone());
                     stats.pending_bdev_io = self.site.devices.pending() as u64;
                     stats.waiting_for_memory = self.site.memory.waiting() as u64;
+                    self.site.devices.iostat(&mut |name, stat| {
+                        stats.devices.push((name.to_owned(), *stat));
+                    });
                     self.tell(GroupEvent::Stats { ticket, stats });
                 }
                 GroupCommand::Stop { deadline } => self.stop = Some(deadline),
+                GroupCommand::Finish => self.finished = true,
             }
         }
         busy
@@ -445,8 +450,8 @@ impl PollGroup {
             }
         }
         let clean = self.by_id.is_empty();
-        if (clean || late) && !self.finished {
-            self.finished = true;
+        if (clean || late) && !self.stopped {
+            self.stopped = true;
             self.tell(GroupEvent::Stopped { clean });
         }
     }

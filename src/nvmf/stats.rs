@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use uuid::Uuid;
 
+use crate::bdev::IoStat;
+
 /// A controller as `nvmf_subsystem_get_controllers` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerInfo {
@@ -79,4 +81,6 @@ pub struct GroupStats {
     pub waiting_for_memory: u64,
     /// Connections that were closed for a fault of the peer since the start.
     pub connection_faults: u64,
+    /// What went through each device since it was opened, by name; also those below others.
+    pub devices: Vec<(String, IoStat)>,
 }

@@ -23,7 +23,7 @@ use super::subsystem::{Subsystem, SubsystemInfo, SubsystemKind, SubsystemOptions
 use super::transport::{TransportInfo, TransportOptions};
 use super::view::{DeviceId, DiscoverySubsystem, DiscoveryView, SubsystemId};
 use super::wire::Wire;
-use crate::bdev::Registry;
+use crate::bdev::{Bdev, Registry};
 use crate::memory::Arena;
 use crate::nvme::fabrics::ConnectParameter;
 use crate::nvme::nqn::DISCOVERY;
@@ -136,10 +136,15 @@ struct Closing {
     ticket: Ticket,
     device: DeviceId,
     bdev: String,
-    /// The claim to give back.
-    nqn: String,
-    /// The namespace that it was.
-    nsid: u32,
+    /// The namespace that it was, and whose claim is to be given back: subsystem and number. None
+    /// for a device that was kept open without being exported.
+    namespace: Option<(String, u32)>,
+}
+
+impl Closing {
+    fn is_of(&self, nqn: &str) -> bool {
+        self.namespace.as_ref().is_some_and(|(of, _)| of == nqn)
+    }
 }
 
 impl Devices {
@@ -334,7 +339,7 @@ impl Target {
         for namespace in namespaces.into_values() {
             self.close_device(registry, nqn, namespace);
         }
-        self.settle(registry, |closing| closing.nqn == nqn)
+        self.settle(registry, |closing| closing.is_of(nqn))
     }
 
     /// All subsystems: discovery first, then by name.
@@ -368,32 +373,8 @@ impl Target {
         }
         let bdev = registry.export(&name, nqn)?;
         let info = bdev.info().clone();
-        let device = match self.devices.open.get_mut(&name) {
-            Some((device, users)) => {
-                *users += 1;
-                *device
-            }
-            None => {
-                let device = self.devices.place();
-                let ticket = self.groups.begin(|ticket| GroupCommand::Open {
-                    device,
-                    bdev: bdev.clone(),
-                    ticket,
-                });
-                let complete = self.wait(ticket);
-                let round = self.groups.finish(ticket);
-                if !complete || !round.failures.is_empty() {
-                    self.begin_close(device, name.clone(), nqn, nsid);
-                    let _ = self.settle(registry, |closing| closing.device == device);
-                    return Err(match round.failures.into_iter().next() {
-                        Some(failure) => TargetError::Open(failure),
-                        None => TargetError::Timeout(format!("opening bdev {name}")),
-                    });
-                }
-                self.devices.open.insert(name.clone(), (device, 1));
-                device
-            }
-        };
+        let namespace = Some((nqn.to_owned(), nsid));
+        let device = self.open_device(registry, bdev, namespace)?;
         let uuid = options.uuid.unwrap_or(info.uuid);
         let namespace = Namespace {
             nsid,
@@ -421,7 +402,10 @@ impl Target {
         nqn: &str,
         nsid: u32,
     ) -> Result<(), TargetError> {
-        let going = |c: &Closing| c.nqn == nqn && c.nsid == nsid;
+        let going = |c: &Closing| {
+            let of = c.namespace.as_ref();
+            of.is_some_and(|of| of.0 == nqn && of.1 == nsid)
+        };
         let subsystem = self.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
         match subsystem.namespaces.remove(&nsid) {
             Some(namespace) => {
@@ -434,6 +418,70 @@ impl Target {
             }
         }
         self.settle(registry, going)
+    }
+
+    /// Keeps a device open on every reactor, exported or not, until [`Target::let_close`]: for devices
+    /// that have work of their own to do, as a RAID volume has. Waits for reactors.
+    ///
+    /// # Errors
+    /// [`TargetError::Open`], [`TargetError::Timeout`].
+    pub fn keep_open(
+        &mut self,
+        registry: &mut Registry,
+        bdev: Arc<dyn Bdev>,
+    ) -> Result<(), TargetError> {
+        self.check_running()?;
+        self.open_device(registry, bdev, None).map(|_| ())
+    }
+
+    /// Ends [`Target::keep_open`]. Waits for reactors.
+    ///
+    /// # Errors
+    /// [`TargetError::Timeout`]: it is closed as soon as its last commands have ended.
+    pub fn let_close(&mut self, registry: &mut Registry, bdev: &str) -> Result<(), TargetError> {
+        let Some((device, users)) = self.devices.open.get_mut(bdev) else {
+            return Ok(());
+        };
+        *users -= 1;
+        if *users > 0 {
+            return Ok(());
+        }
+        let device = *device;
+        self.devices.open.remove(bdev);
+        self.begin_close(device, bdev.to_owned(), None);
+        self.settle(registry, |closing| closing.device == device)
+    }
+
+    /// Opens a device on every reactor, unless it is open; `namespace` is what it is opened for.
+    fn open_device(
+        &mut self,
+        registry: &mut Registry,
+        bdev: Arc<dyn Bdev>,
+        namespace: Option<(String, u32)>,
+    ) -> Result<DeviceId, TargetError> {
+        let name = bdev.info().name.clone();
+        if let Some((device, users)) = self.devices.open.get_mut(&name) {
+            *users += 1;
+            return Ok(*device);
+        }
+        let device = self.devices.place();
+        let ticket = self.groups.begin(|ticket| GroupCommand::Open {
+            device,
+            bdev: bdev.clone(),
+            ticket,
+        });
+        let complete = self.wait(ticket);
+        let round = self.groups.finish(ticket);
+        if !complete || !round.failures.is_empty() {
+            self.begin_close(device, name.clone(), namespace);
+            let _ = self.settle(registry, |closing| closing.device == device);
+            return Err(match round.failures.into_iter().next() {
+                Some(failure) => TargetError::Open(failure),
+                None => TargetError::Timeout(format!("opening bdev {name}")),
+            });
+        }
+        self.devices.open.insert(name, (device, 1));
+        Ok(device)
     }
 
     /// Listens for hosts of a subsystem; subsystems may share an address. Returns the address with
@@ -601,7 +649,11 @@ impl Target {
         self.groups.broadcast(|| GroupCommand::Stop { deadline });
         // At the deadline the groups give up, and have to be heard.
         let last = deadline + self.setup.confirmation;
-        self.wait_until(last, |target| target.groups.all_stopped()) && !self.unclean
+        let stopped = self.wait_until(last, |target| target.groups.all_stopped());
+        // Only now: what one group still had to do may have needed the devices of another.
+        self.groups.broadcast(|| GroupCommand::Finish);
+        let told = self.wait_until(last, |target| target.groups.all_sent());
+        stopped && told && !self.unclean
     }
 
     /// Takes a connection that was accepted.
@@ -859,10 +911,11 @@ impl Target {
         }
         let device = *device;
         self.devices.open.remove(&bdev);
-        self.begin_close(device, bdev, nqn, namespace.nsid);
+        let namespace = Some((nqn.to_owned(), namespace.nsid));
+        self.begin_close(device, bdev, namespace);
     }
 
-    fn begin_close(&mut self, device: DeviceId, bdev: String, nqn: &str, nsid: u32) {
+    fn begin_close(&mut self, device: DeviceId, bdev: String, namespace: Option<(String, u32)>) {
         let ticket = self
             .groups
             .begin(|ticket| GroupCommand::CloseDevice { device, ticket });
@@ -870,8 +923,7 @@ impl Target {
             ticket,
             device,
             bdev,
-            nqn: nqn.to_owned(),
-            nsid,
+            namespace,
         });
     }
 
@@ -912,7 +964,9 @@ impl Target {
                 return true;
             }
             groups.finish(closing.ticket);
-            registry.unexport(&closing.bdev, &closing.nqn);
+            if let Some((nqn, _)) = &closing.namespace {
+                registry.unexport(&closing.bdev, nqn);
+            }
             free.push(closing.device);
             false
         });

@@ -5,5 +5,6 @@
 
 mod host;
 mod io;
+mod kept;
 mod pipe;
 mod world;
