@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod log;
+mod perf;
 mod rpc;
 mod serve;
 
@@ -27,6 +28,8 @@ enum Command {
     Serve(serve::Args),
     /// Call a method of a serving process.
     Rpc(rpc::Args),
+    /// Load an NVMe/TCP target and measure it, or verify what it keeps.
+    Perf(Box<perf::Args>),
 }
 
 /// Does what the arguments of the process say. The code is 2 where they are wrong, 1 where what
@@ -34,12 +37,14 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let log = log::start(cli.verbose);
+    let success = |()| ExitCode::SUCCESS;
     let done = match cli.command {
-        Command::Serve(args) => args.run(log).map_err(|e| e.to_string()),
-        Command::Rpc(args) => args.run().map_err(|e| e.to_string()),
+        Command::Serve(args) => args.run(log).map(success).map_err(|e| e.to_string()),
+        Command::Rpc(args) => args.run().map(success).map_err(|e| e.to_string()),
+        Command::Perf(args) => args.run().map_err(|e| e.to_string()),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("stripewise: {error}");
             ExitCode::FAILURE

@@ -2,7 +2,7 @@
 //!
 //! The room knows records, patterns and the state file. It does no device I/O and no timing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, FaultKind};
 use super::pattern::{Content, Source, Stamp, inspect};
@@ -20,9 +20,14 @@ pub enum ModelError {
     State(#[from] StateError),
     /// The state file is about something else.
     #[error(
-        "state file is about another device: {0}; give another name, or remove it to begin anew"
+        "state file {path} is about another device: {difference}; give another name, or remove it to begin anew"
     )]
-    OtherDevice(String),
+    OtherDevice {
+        /// The file.
+        path: PathBuf,
+        /// What gave it away.
+        difference: String,
+    },
     /// The region is so large that its records do not fit into memory.
     #[error("no memory for the records of {0} blocks; verify a smaller region")]
     OutOfMemory(u64),

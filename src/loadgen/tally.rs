@@ -21,6 +21,17 @@ pub enum Direction {
     Flush,
 }
 
+impl Direction {
+    /// One word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Read => "read",
+            Direction::Write => "write",
+            Direction::Flush => "flush",
+        }
+    }
+}
+
 /// Requests of one direction that succeeded.
 #[derive(Clone, Debug)]
 pub struct Lane {
