@@ -31,27 +31,27 @@ fn run_all(faults: Faults, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn calm() {
-    run_all(Faults::None, 0..150);
+    run_all(Faults::None, 0..60);
 }
 
 #[test]
 fn latent_read_errors_are_healed() {
-    run_all(Faults::Latent, 0..150);
+    run_all(Faults::Latent, 0..60);
 }
 
 #[test]
 fn a_member_is_lost_and_another_rebuilt_under_load() {
-    run_all(Faults::Loss, 0..150);
+    run_all(Faults::Loss, 0..60);
 }
 
 #[test]
 fn a_member_is_removed_and_added_back_under_load() {
-    run_all(Faults::Removal, 0..150);
+    run_all(Faults::Removal, 0..60);
 }
 
 #[test]
 fn anything_may_fail_but_nothing_is_wrong() {
-    run_all(Faults::Chaos, 0..200);
+    run_all(Faults::Chaos, 0..80);
 }
 
 /// As many new seeds as fit into a few seconds (`STRIPEWISE_SIM_SECONDS`).

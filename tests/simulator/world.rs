@@ -109,6 +109,8 @@ pub struct World {
     payload: Pool,
     sent: BTreeMap<u64, Sent>,
     next_request: u64,
+    /// Ranges just written, to be read back through another node at once.
+    to_read_back: Vec<(u64, u32)>,
     now: Instant,
     answers: Vec<mpsc::Receiver<Result<(), VolumeError>>>,
     /// Members lost or removed so far, and whether a spare was added for the last one.
@@ -170,6 +172,7 @@ impl World {
             payload: Pool::new(&arena, 4096, 4096).expect("room"),
             sent: BTreeMap::new(),
             next_request: 1,
+            to_read_back: Vec::new(),
             now: Instant::now(),
             answers: Vec::new(),
             lost: 0,
@@ -296,7 +299,15 @@ impl World {
     }
 
     fn send_request(&mut self) {
-        let total = self.geometry.volume_bytes() / u64::from(self.block);
+        // What was acknowledged must be seen from everywhere, at once.
+        if let Some((lba, blocks)) = self.to_read_back.pop() {
+            return self.send_read(lba, blocks);
+        }
+        let mut total = self.geometry.volume_bytes() / u64::from(self.block);
+        // Often to the same few blocks, so that requests meet.
+        if self.random.one_in(2) {
+            total = total.min(64);
+        }
         let most = total.min(match self.random.below(6) {
             0 => 1,
             1 => 8,
@@ -543,6 +554,9 @@ impl World {
             }
             Op::Write { .. } | Op::WriteZeroes { .. } => {
                 self.model.write_ended(token, lba, blocks, Some(!failed));
+                if self.random.one_in(2) {
+                    self.to_read_back.push((lba, blocks));
+                }
             }
             Op::CompareAndWrite { .. } => {
                 let done = match status {
