@@ -111,6 +111,8 @@ pub struct World {
     next_request: u64,
     /// Ranges just written, to be read back through another node at once.
     to_read_back: Vec<(u64, u32)>,
+    /// A node that hears late of what the array decides.
+    slow: usize,
     now: Instant,
     answers: Vec<mpsc::Receiver<Result<(), VolumeError>>>,
     /// Members lost or removed so far, and whether a spare was added for the last one.
@@ -173,6 +175,7 @@ impl World {
             sent: BTreeMap::new(),
             next_request: 1,
             to_read_back: Vec::new(),
+            slow: random.below(5) as usize,
             now: Instant::now(),
             answers: Vec::new(),
             lost: 0,
@@ -472,6 +475,9 @@ impl World {
             return;
         }
         let (from, to) = self.random.pick(&ways);
+        if to == self.slow && from == 0 && !self.random.one_in(24) {
+            return;
+        }
         let message = self.mail.get_mut(&(from, to)).and_then(VecDeque::pop_front);
         let message = message.expect("not empty");
         self.nodes[to].receive(from, message, self.now);
