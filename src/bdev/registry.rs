@@ -85,6 +85,17 @@ impl Registry {
         self.entries.get(name)?.claim.as_ref()
     }
 
+    /// That the device is there and nobody holds it.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Busy`].
+    pub fn check_free(&self, name: &str) -> Result<(), RegistryError> {
+        match &self.entry(name)?.claim {
+            Some(claim) => Err(busy(name, claim)),
+            None => Ok(()),
+        }
+    }
+
     /// Takes the device for a device stacked on top of it.
     ///
     /// # Errors

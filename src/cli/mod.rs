@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod banner;
 mod log;
 mod perf;
 mod rpc;

@@ -1,7 +1,9 @@
 //! `stripewise serve`.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
+use super::banner;
 use crate::control::LogSwitch;
 use crate::reactor::{CoreMask, IdlePolicy};
 use crate::serve::{self, Config, Options, ServeError};
@@ -57,6 +59,13 @@ impl Args {
             wait_for_rpc: self.wait_for_rpc,
             log,
         };
-        serve::run(options, |_| {})
+        let socket = options.socket.clone();
+        let program = std::env::args()
+            .next()
+            .unwrap_or_else(|| "stripewise".into());
+        serve::run(options, |system| {
+            // Whoever closed our output does not want to know.
+            let _ = write!(io::stdout(), "{}", banner::text(system, &socket, &program));
+        })
     }
 }

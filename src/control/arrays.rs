@@ -242,6 +242,16 @@ impl Arrays {
         Ok(Some(volume))
     }
 
+    /// Has a volume that could not be opened wait again.
+    pub fn unstart(&mut self, name: &str, devices: &mut Devices) {
+        if let Some(array) = self.arrays.get_mut(name) {
+            array.volume = None;
+            if let Err(error) = devices.remove(name) {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
     /// Forgets a volume, of which nothing must be open, and lets its members go.
     pub fn forget(&mut self, name: &str, devices: &mut Devices) {
         self.arrays.remove(name);

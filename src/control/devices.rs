@@ -1,6 +1,7 @@
 //! The devices, of which kind each is and what it stands on.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -16,7 +17,10 @@ pub enum Kind {
     /// Accepts everything and keeps nothing.
     Null,
     /// A file or kernel block device.
-    Uring,
+    Uring {
+        /// Its path.
+        path: PathBuf,
+    },
     /// Makes `base` slow.
     Delay {
         /// The device below.
@@ -39,7 +43,7 @@ impl Kind {
         match self {
             Kind::Malloc => "malloc",
             Kind::Null => "null",
-            Kind::Uring => "uring",
+            Kind::Uring { .. } => "uring",
             Kind::Delay { .. } => "delay",
             Kind::Error { .. } => "error injection",
             Kind::Volume => "RAID",
@@ -116,6 +120,14 @@ impl Devices {
             all.find(|bdev| bdev.info().uuid == uuid).cloned()
         };
         self.registry.get(name).or_else(|e| by_uuid().ok_or(e))
+    }
+
+    /// The files and kernel block devices among the devices.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.kinds.values().filter_map(|kind| match kind {
+            Kind::Uring { path } => Some(path.as_path()),
+            _ => None,
+        })
     }
 
     /// Which kind a device is of.

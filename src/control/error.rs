@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use crate::bdev::{CreateError, InjectError, OpenError, RegistryError, UringError};
+use crate::nvmf::TargetError;
 use crate::raid::VolumeError;
 
 /// Names the thing and the mend.
@@ -23,6 +24,9 @@ pub enum ControlError {
     /// A reactor could not open a device.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The target refused.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// A volume refused.
     #[error("RAID volume {name}: {source}")]
     Volume {
@@ -67,6 +71,7 @@ impl ControlError {
             Self::Uring(error) => uring_errno(error),
             Self::Create(_) | Self::Inject(_) | Self::Invalid(_) => Errno::INVAL,
             Self::Open(_) => Errno::IO,
+            Self::Target(error) => Errno::from_raw_os_error(error.errno()),
             Self::NoReactors => Errno::OPNOTSUPP,
             Self::Volume { source, .. } => volume_errno(source),
         }

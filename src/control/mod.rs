@@ -11,10 +11,12 @@ mod arrays;
 mod devices;
 mod error;
 mod log;
+mod start;
 mod system;
 
 pub use arrays::{Addition, ArrayInfo, ArrayOptions, ArrayState, Arrays, Change, Place, SlotInfo};
 pub use devices::{Devices, Kind};
 pub use error::ControlError;
 pub use log::{LogLevel, LogSwitch};
+pub use start::{Machine, StartError};
 pub use system::{Deletion, DeviceCounts, Phase, System, TICK_RATE};

@@ -1,15 +1,18 @@
 //! Everything there is, in one place, owned by one thread.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::ControlError;
 use super::arrays::{Addition, ArrayOptions, Arrays, Change, Place};
 use super::devices::{Devices, Kind};
 use super::log::LogSwitch;
+use super::start::Machine;
 use crate::bdev::{Bdev, Claim, IoStat, RegistryError};
 use crate::memory::Arena;
-use crate::nvmf::{Target, TargetSetup};
+use crate::nvmf::Target;
 use crate::raid::Volume;
 use crate::reactor::{ReactorId, Reactors, Waker};
 
@@ -63,12 +66,12 @@ pub enum Deletion {
 
 impl System {
     /// A system with nothing in it.
-    pub fn new(reactors: Option<Reactors>, arena: Arena, log: LogSwitch) -> Self {
+    pub fn new(machine: Machine, arena: Arena, log: LogSwitch) -> Self {
         Self {
             devices: Devices::default(),
             arrays: Arrays::default(),
-            target: Target::new(TargetSetup::default()),
-            reactors,
+            target: machine.target,
+            reactors: machine.reactors,
             arena,
             log,
             started: Instant::now(),
@@ -98,9 +101,44 @@ impl System {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Ends everything: hosts' commands are given `patience` to end, then the reactors leave, and
+    /// what file members hold is made durable. Says whether everything came to a good end.
+    pub fn stop(self, patience: Duration) -> bool {
+        let machine = Machine {
+            target: self.target,
+            reactors: self.reactors,
+        };
+        let clean = machine.stop(patience);
+        let mut synced = true;
+        for path in self.devices.files() {
+            let done = File::open(path).and_then(|file| file.sync_all());
+            if let Err(error) = done {
+                tracing::error!("{}: cannot be made durable: {error}", path.display());
+                synced = false;
+            }
+        }
+        clean && synced
+    }
+
     /// What went through each device on each reactor since the start.
     pub fn iostat(&mut self) -> Vec<DeviceCounts> {
-        Vec::new()
+        let reactors = self.reactors.as_ref().map(Reactors::ids);
+        let ids: BTreeMap<String, ReactorId> = reactors
+            .into_iter()
+            .flatten()
+            .map(|id| (id.to_string(), id))
+            .collect();
+        let groups = self.target.stats();
+        let counts = groups.into_iter().filter_map(|group| {
+            let reactor = *ids.get(&group.name)?;
+            let devices = group.devices.into_iter();
+            Some(devices.map(move |(device, stat)| DeviceCounts {
+                device,
+                reactor,
+                stat,
+            }))
+        });
+        counts.flatten().collect()
     }
 
     /// Adds a device, and starts the volume that waited for it.
@@ -167,7 +205,7 @@ impl System {
         let volume = self.arrays.create(options, &mut self.devices, &place)?;
         let opened = self.open(volume);
         if opened.is_err() {
-            self.delete_array(&name)?;
+            self.arrays.forget(&name, &mut self.devices);
         }
         opened
     }
@@ -175,9 +213,12 @@ impl System {
     /// Deletes a RAID volume that nobody uses.
     ///
     /// # Errors
-    /// [`ControlError::NoVolume`], [`RegistryError::Busy`].
+    /// [`ControlError::NoVolume`], [`RegistryError::Busy`], [`ControlError::Target`] when it
+    /// could not be closed in time: it may be tried again.
     pub fn delete_array(&mut self, name: &str) -> Result<(), ControlError> {
         if self.arrays.volume(name)?.is_some() {
+            self.devices.registry.check_free(name)?;
+            self.target.let_close(&mut self.devices.registry, name)?;
             self.devices.remove(name)?;
         }
         self.arrays.forget(name, &mut self.devices);
@@ -224,15 +265,24 @@ impl System {
             arena: &self.arena,
         };
         let volume = self.arrays.examine(device, &mut self.devices, &place);
-        self.open(volume)
+        if let Err(error) = self.open(volume) {
+            tracing::error!("{error}");
+        }
+        Ok(())
     }
 
+    /// Has every reactor open a volume that was started; it keeps waiting if they cannot.
     fn open(&mut self, volume: Option<Arc<Volume>>) -> Result<(), ControlError> {
         let Some(volume) = volume else {
             return Ok(());
         };
-        tracing::info!("RAID volume {} is online", volume.info().name);
-        Ok(())
+        let name = volume.info().name.clone();
+        let opened = self.target.keep_open(&mut self.devices.registry, volume);
+        match &opened {
+            Ok(()) => tracing::info!("RAID volume {name} is online"),
+            Err(_) => self.arrays.unstart(&name, &mut self.devices),
+        }
+        Ok(opened?)
     }
 
     /// That a volume which waits for its members has not this name.

@@ -437,19 +437,18 @@ impl Target {
     /// Ends [`Target::keep_open`]. Waits for reactors.
     ///
     /// # Errors
-    /// [`TargetError::Timeout`]: it is closed as soon as its last commands have ended.
+    /// [`TargetError::Timeout`] when its last commands have not ended; the call may be repeated.
     pub fn let_close(&mut self, registry: &mut Registry, bdev: &str) -> Result<(), TargetError> {
-        let Some((device, users)) = self.devices.open.get_mut(bdev) else {
-            return Ok(());
-        };
-        *users -= 1;
-        if *users > 0 {
-            return Ok(());
+        if let Some((device, users)) = self.devices.open.get_mut(bdev) {
+            *users -= 1;
+            if *users > 0 {
+                return Ok(());
+            }
+            let device = *device;
+            self.devices.open.remove(bdev);
+            self.begin_close(device, bdev.to_owned(), None);
         }
-        let device = *device;
-        self.devices.open.remove(bdev);
-        self.begin_close(device, bdev.to_owned(), None);
-        self.settle(registry, |closing| closing.device == device)
+        self.settle(registry, |closing| closing.bdev == bdev)
     }
 
     /// Opens a device on every reactor, unless it is open; `namespace` is what it is opened for.

@@ -1,17 +1,20 @@
 //! What the tests of the methods share.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use super::methods::{Answer, call};
 use super::{Outcome, RpcError};
-use crate::control::{LogLevel, LogSwitch, System};
+use crate::control::{LogLevel, LogSwitch, Machine, System};
 use crate::memory::Arena;
-use crate::reactor::{CoreMask, IdlePolicy, Poller, Progress, Reactors, Turn};
+use crate::reactor::{CoreMask, Events, IdlePolicy};
 
 /// A system without reactors whose start is not complete.
 pub fn starting() -> System {
     let arena = Arena::ordinary(1 << 20).unwrap();
-    System::new(None, arena, LogSwitch::new(LogLevel::Warning, |_| {}))
+    let machine = Machine::without_reactors();
+    System::new(machine, arena, LogSwitch::new(LogLevel::Warning, |_| {}))
 }
 
 /// A system without reactors.
@@ -21,23 +24,39 @@ pub fn system() -> System {
     system
 }
 
-/// A system with one reactor, on which nobody does anything.
+/// A system with one reactor. To be given to [`end`] when the test is over.
 pub fn system_with_reactor() -> System {
-    #[derive(Debug)]
-    struct Nobody;
-    impl Poller for Nobody {
-        fn poll(&mut self, _: &Turn<'_>) -> Progress {
-            Progress::Idle
-        }
-    }
     let core = CoreMask::available().unwrap().cores().next().unwrap();
     let mask = CoreMask::of([core]).unwrap();
-    let reactors = Reactors::spawn(&mask, IdlePolicy::default(), |_| || Nobody).unwrap();
-    let arena = Arena::ordinary(64 << 20).unwrap();
+    let arena = Arena::ordinary(128 << 20).unwrap();
+    let waker = Events::new().unwrap().waker();
+    let machine = Machine::start(&mask, IdlePolicy::default(), &arena, waker).unwrap();
     let log = LogSwitch::new(LogLevel::Warning, |_| {});
-    let mut system = System::new(Some(reactors), arena, log);
+    let mut system = System::new(machine, arena, log);
     system.finish_startup();
     system
+}
+
+/// Ends the reactors of a system.
+pub fn end(system: System) {
+    assert!(system.stop(Duration::from_secs(20)));
+}
+
+/// Calls a method and waits for its answer.
+pub fn call_and_wait(system: &mut System, method: &str, params: Value) -> Outcome {
+    let params = (!params.is_null()).then_some(params);
+    let mut pending = match call(system, method, params)? {
+        Answer::Now(value) => return Ok(value),
+        Answer::Later(pending) => pending,
+    };
+    loop {
+        let now = Instant::now();
+        system.poll(now);
+        if let Some(outcome) = pending.poll(system, now) {
+            return outcome;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Calls a method that answers at once.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::config::{Config, ConfigError};
 use super::memory::{self, MemoryError};
 use super::signals::Signals;
-use crate::control::{LogSwitch, System};
+use crate::control::{LogSwitch, Machine, StartError, System};
 use crate::reactor::{CoreMask, Events, IdlePolicy, Interest, Ready, Registration};
 use crate::rpc::methods::{self, Answer, Pending};
 use crate::rpc::request::Request;
@@ -15,10 +15,14 @@ use crate::rpc::{Outcome, Server, SocketError, Ticket};
 
 /// Tokens of the loop's own descriptors, and the first of each room that has some.
 const SIGNAL_TOKEN: u64 = 0;
+const TARGET_TOKEN: u64 = 1;
 const RPC_TOKEN: u64 = 1 << 32;
 
 /// Calls handled before the loop looks at everything else again.
 const CALLS_A_TURN: usize = 64;
+
+/// How long hosts' commands may take to end when the process is to end.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Longest wait. Nothing relies on it.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -54,6 +58,15 @@ pub enum ServeError {
     /// The memory cannot be set aside.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The reactors cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A reactor has ended before it was told to.
+    #[error("a reactor has ended, and the volumes it served are out of service: {0}")]
+    ReactorLost(String),
+    /// The end was not a clean one.
+    #[error("not everything came to a good end; the log says what did not")]
+    Unclean,
     /// The operating system refused what the loop needs.
     #[error("the control thread cannot {what}: {source}")]
     Loop {
@@ -77,26 +90,34 @@ pub fn run(options: Options, announce: impl FnOnce(&System)) -> Result<(), Serve
         .map_err(failed("wait for signals"))?;
     let server = Server::bind(&options.socket, &events, RPC_TOKEN)?;
     let arena = memory::set_aside(options.memory)?;
+    let machine = Machine::start(&options.cores, options.idle, &arena, events.waker())?;
+    let target = machine.target.descriptor().map(|fd| {
+        let registered = events.register(fd, TARGET_TOKEN, Interest::READABLE);
+        registered.map_err(failed("wait for the target"))
+    });
     let mut service = Service {
-        system: System::new(None, arena, options.log),
+        system: System::new(machine, arena, options.log),
         server,
         pending: Vec::new(),
         ready: Vec::new(),
         events,
         signals,
         _signal: signal,
+        _target: None,
     };
-    if !options.wait_for_rpc {
-        service.system.finish_startup();
+    let served = target.transpose().and_then(|target| {
+        service._target = target;
+        service.serve(options.config.as_ref(), options.wait_for_rpc, announce)
+    });
+    // The socket goes first, so that nobody waits for answers that will not come.
+    drop(service.server);
+    let clean = service.system.stop(DRAIN_PATIENCE);
+    served?;
+    if clean {
+        Ok(())
+    } else {
+        Err(ServeError::Unclean)
     }
-    if let Some(config) = &options.config {
-        service.configure(config)?;
-    }
-    announce(&service.system);
-    while !service.signals.asked() {
-        service.turn()?;
-    }
-    Ok(())
 }
 
 #[derive(Debug)]
@@ -109,9 +130,29 @@ struct Service {
     events: Events,
     signals: Signals,
     _signal: Registration,
+    _target: Option<Registration>,
 }
 
 impl Service {
+    fn serve(
+        &mut self,
+        config: Option<&Config>,
+        wait_for_rpc: bool,
+        announce: impl FnOnce(&System),
+    ) -> Result<(), ServeError> {
+        if !wait_for_rpc {
+            self.system.finish_startup();
+        }
+        if let Some(config) = config {
+            self.configure(config)?;
+        }
+        announce(&self.system);
+        while !self.signals.asked() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
     /// Makes the calls of a configuration, unless a signal asks for the end first.
     fn configure(&mut self, config: &Config) -> Result<(), ServeError> {
         for call in config.calls() {
@@ -169,10 +210,20 @@ impl Service {
             what: "wait for events",
             source,
         })?;
+        let ended = self.system.reactors.as_ref().and_then(|r| r.next_exit());
+        if let Some(exit) = ended {
+            let reason = match exit.outcome {
+                Ok(()) => exit.reactor.to_string(),
+                Err(error) => error.to_string(),
+            };
+            return Err(ServeError::ReactorLost(reason));
+        }
         let now = Instant::now();
         for ready in &self.ready {
             match ready.token {
                 SIGNAL_TOKEN => self.signals.drain(),
+                // Looked at in every turn.
+                TARGET_TOKEN => {}
                 _ => self.server.ready(ready, now),
             }
         }

@@ -240,7 +240,8 @@ fn bdev_uring_create(system: &mut System, params: Params) -> Result<Answer, RpcE
     // 0 is how SPDK says "what the file has".
     let block_size = p.block_size.filter(|&b| b != 0);
     let made = Uring::new(&p.name, &p.filename, block_size, p.uuid, arenas);
-    system.add_device(made.map_err(ControlError::from)?, Kind::Uring)?;
+    let kind = Kind::Uring { path: p.filename };
+    system.add_device(made.map_err(ControlError::from)?, kind)?;
     Ok(p.name.into())
 }
 

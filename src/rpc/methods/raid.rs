@@ -276,8 +276,10 @@ fn bdev_raid_set_options(system: &mut System, params: Params) -> Result<Answer, 
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
-    use crate::rpc::testing::{call_now, keys, system, system_with_reactor};
+    use crate::rpc::testing::{call_and_wait, call_now, end, keys, system, system_with_reactor};
 
     fn members(system: &mut System, names: &[&str]) {
         for name in names {
@@ -304,7 +306,8 @@ mod tests {
 
     #[test]
     fn a_volume_with_all_members_is_online_and_has_spdks_shape() {
-        let system = &mut system_with_reactor();
+        let mut owned = system_with_reactor();
+        let system = &mut owned;
         members(system, &["a", "b", "c", "d"]);
         let uuid = "7d352e83-fe27-40f2-8fef-64563355e076";
         assert_eq!(
@@ -347,8 +350,6 @@ mod tests {
         inside.as_object_mut().unwrap().shift_remove("name");
         assert_eq!(device[0]["driver_specific"]["raid"], inside);
 
-        let busy = call_now(system, "bdev_null_delete", json!({"name": "a"}));
-        assert_eq!(busy.unwrap_err().code, 0, "the volume is asked first");
         assert_eq!(
             call_now(system, "bdev_raid_delete", json!({"name": "r"})),
             Ok(true.into())
@@ -357,11 +358,13 @@ mod tests {
         for name in ["a", "b", "c", "d"] {
             call_now(system, "bdev_null_delete", json!({"name": name})).unwrap();
         }
+        end(owned);
     }
 
     #[test]
     fn a_volume_waits_for_its_members() {
-        let system = &mut system_with_reactor();
+        let mut owned = system_with_reactor();
+        let system = &mut owned;
         members(system, &["a", "c"]);
         create(system, json!({})).unwrap();
         let listed = list(system, "configuring");
@@ -387,11 +390,13 @@ mod tests {
         assert_eq!(list(system, "configuring").len(), 1);
         members(system, &["b"]);
         assert_eq!(list(system, "online").len(), 1);
+        end(owned);
     }
 
     #[test]
     fn a_waiting_volume_takes_another_member_and_lets_one_go() {
-        let system = &mut system_with_reactor();
+        let mut owned = system_with_reactor();
+        let system = &mut owned;
         members(system, &["a", "b", "c", "e"]);
         create(system, json!({})).unwrap();
         let remove = json!({"name": "b"});
@@ -413,11 +418,86 @@ mod tests {
             .map(|n| &listed[0]["base_bdevs_list"][n]["name"])
             .collect();
         assert_eq!(names, ["a", "e", "c", "b"]);
+        end(owned);
+    }
+
+    #[test]
+    fn members_leave_and_come_while_the_volume_is_online() {
+        let mut owned = system_with_reactor();
+        let system = &mut owned;
+        members(system, &["a", "b", "c", "d", "spare"]);
+        create(system, json!({})).unwrap();
+        let remove = |system: &mut System, name| {
+            call_and_wait(system, "bdev_raid_remove_base_bdev", json!({"name": name}))
+        };
+        let add = |system: &mut System, name| {
+            let params = json!({"raid_bdev": "r", "base_bdev": name});
+            call_and_wait(system, "bdev_raid_add_base_bdev", params)
+        };
+        let full = add(system, "spare").unwrap_err();
+        assert!(
+            full.code == -17 && full.message.contains("every slot"),
+            "{}",
+            full.message
+        );
+        assert_eq!(system.devices.registry.claim_of("spare"), None);
+
+        assert_eq!(remove(system, "b"), Ok(true.into()));
+        let listed = list(system, "online");
+        assert_eq!(listed[0]["num_base_bdevs_discovered"], 3);
+        assert_eq!(listed[0]["num_base_bdevs_operational"], 3);
+        assert_eq!(listed[0]["base_bdevs_list"][1]["name"], Value::Null);
+        assert_eq!(system.devices.registry.claim_of("b"), None);
+        let last = remove(system, "c").unwrap_err();
+        assert!(
+            last.code == -16 && last.message.contains("would be lost"),
+            "{}",
+            last.message
+        );
+        let last = call_and_wait(system, "bdev_null_delete", json!({"name": "c"})).unwrap_err();
+        assert_eq!(last.code, -16);
+
+        assert_eq!(add(system, "spare"), Ok(true.into()));
+        let give_up = Instant::now() + Duration::from_secs(60);
+        loop {
+            let listed = list(system, "online");
+            assert_eq!(listed[0]["base_bdevs_list"][1]["name"], "spare");
+            let Some(process) = listed[0].get("process") else {
+                break;
+            };
+            assert_eq!(keys(process), ["type", "target", "progress"]);
+            assert_eq!(
+                (&process["type"], &process["target"]),
+                (&json!("rebuild"), &json!("spare"))
+            );
+            assert_eq!(keys(&process["progress"]), ["blocks", "percent"]);
+            assert!(Instant::now() < give_up, "{process}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // A device that is deleted leaves its volume first.
+        assert_eq!(
+            call_and_wait(system, "bdev_null_delete", json!({"name": "a"})),
+            Ok(true.into())
+        );
+        assert_eq!(
+            list(system, "online")[0]["base_bdevs_list"][0]["name"],
+            Value::Null
+        );
+        assert!(system.devices.find("a").is_err());
+        assert_eq!(
+            call_now(system, "bdev_raid_delete", json!({"name": "r"})),
+            Ok(true.into())
+        );
+        for name in ["b", "c", "d", "spare"] {
+            assert_eq!(system.devices.registry.claim_of(name), None);
+        }
+        end(owned);
     }
 
     #[test]
     fn bad_volumes_are_refused_and_hold_nothing() {
-        let system = &mut system_with_reactor();
+        let mut owned = system_with_reactor();
+        let system = &mut owned;
         members(system, &["a", "b", "c", "d", "held", "x"]);
         call_now(system, "bdev_error_create", json!({"base_name": "held"})).unwrap();
         let small = json!({"name": "small", "num_blocks": 8, "block_size": 512});
@@ -464,6 +544,7 @@ mod tests {
         assert!(list(system, "all").is_empty());
         create(system, json!({})).unwrap();
         assert_eq!(create(system, json!({})).unwrap_err().code, -17);
+        end(owned);
     }
 
     #[test]
@@ -536,7 +617,8 @@ mod tests {
     fn a_volume_keeps_its_identity_as_long_as_its_members_do() {
         let mut identities = Vec::new();
         for last in [4, 4, 5] {
-            let system = &mut system_with_reactor();
+            let mut owned = system_with_reactor();
+            let system = &mut owned;
             for (name, number) in [("a", 1), ("b", 2), ("c", 3), ("d", last)] {
                 let null = json!({
                     "name": name, "num_blocks": 4096, "block_size": 4096,
@@ -546,6 +628,7 @@ mod tests {
             }
             create(system, json!({})).unwrap();
             identities.push(list(system, "all")[0]["uuid"].clone());
+            end(owned);
         }
         assert_eq!(identities[0], identities[1]);
         assert_ne!(identities[0], identities[2]);
