@@ -142,7 +142,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Commands in flight on the admin queue: one of the bring-up, a keep-alive, and some to spare.
 const ADMIN_DEPTH: u16 = 31;
 
-/// An association. See the [module](self).
+/// An association. See the head of this file.
 #[derive(Debug)]
 pub struct Controller {
     settings: ControllerSettings,

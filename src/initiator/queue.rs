@@ -95,7 +95,7 @@ const CCCID: u32 = 8;
 /// Byte offset of the command identifier in a response capsule.
 const RESPONSE_CID: u32 = 20;
 
-/// One queue pair. See the [module](self).
+/// One queue pair. See the head of this file.
 #[derive(Debug)]
 pub struct Queue {
     settings: QueueSettings,

@@ -8,7 +8,7 @@
 //! | 8..16 | the block's own address |
 //! | 16..20 | generation: 1 for the first write of this address, then 2, 3, ... |
 //! | 20..24 | upper half of the seed |
-//! | 24..B-8 | word i = seed + i * [`STEP`] |
+//! | 24..B-8 | word i = seed + i * `STEP` |
 //! | B-8..B-4 | lower half of what word i would be |
 //! | B-4..B | CRC-32C of all bytes before |
 //!

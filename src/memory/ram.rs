@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// Locks of one region; a power of two. Pages that are this many pages apart share one.
 const LOCKS: usize = 1024;
@@ -64,9 +64,8 @@ impl Ram {
             )
         }
         .map_err(|e| error(e.to_string()))?;
-        // Fewer faults where the kernel has transparent huge pages; no loss where it has not.
-        // SAFETY: the range is the mapping made above.
-        let _ = unsafe { madvise(base, size, Advice::LinuxHugepage) };
+        // No advice to use huge pages: the first write to each would then clear all of it, tens of
+        // milliseconds where the machine itself is a guest that has to be given the memory first.
         Ok(Self {
             base: NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"),
             pages: size / Self::PAGE,

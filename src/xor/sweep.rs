@@ -206,7 +206,7 @@ unsafe fn write_stretches_of<L: Lane, R: Rule<L>, const COUNT: usize>(
 ///
 /// # Safety
 ///
-/// As for [`write`], with `len` bytes from `to` as the destination.
+/// As for [`write()`], with `len` bytes from `to` as the destination.
 #[inline(always)]
 unsafe fn write_stretches<L: Lane, R: Rule<L>>(
     to: *mut u8,
