@@ -226,26 +226,3 @@ pub fn check_ranges(ranges: &[DsmRange], namespace_blocks: u64) -> Result<(), St
         .check_within(namespace_blocks)
     })
 }
-
-/// Whether two halves make a fused Compare and Write; if not, the statuses of the first half and of
-/// the second.
-///
-/// # Errors
-/// [`Status::INVALID_FIELD`] for both where namespace or blocks differ;
-/// [`Status::ATOMIC_WRITE_UNIT_EXCEEDED`] for the first beyond one block (ACWU).
-pub fn check_pair(
-    first: (u32, BlockRange),
-    second: (u32, BlockRange),
-) -> Result<(), (Status, Status)> {
-    if first != second {
-        let status = Status::INVALID_FIELD.with_do_not_retry();
-        return Err((status, status));
-    }
-    if first.1.blocks > 1 {
-        return Err((
-            Status::ATOMIC_WRITE_UNIT_EXCEEDED.with_do_not_retry(),
-            Status::ABORTED_FAILED_FUSED,
-        ));
-    }
-    Ok(())
-}

@@ -57,6 +57,9 @@ const DULBE: u32 = 1 << 16;
 /// The temperature threshold of the composite sensor, over, in kelvin: never reached.
 const TEMPERATURE_THRESHOLD: u32 = 343;
 
+/// Temperature Threshold is about the lower threshold (THSEL 01b), which is never crossed either.
+const UNDER_TEMPERATURE: u32 = 1 << 20;
+
 /// Features that are no more than what the host has set, and the few that are fixed. Those that the
 /// controller acts on (queues, events, keep alive) are its own.
 #[derive(Debug)]
@@ -98,6 +101,7 @@ impl Features {
         Ok(match feature {
             FeatureId::Arbitration => Value::Dword(self.arbitration),
             FeatureId::PowerManagement | FeatureId::IoCommandSetProfile => Value::Dword(0),
+            FeatureId::TemperatureThreshold if dword & UNDER_TEMPERATURE != 0 => Value::Dword(0),
             FeatureId::TemperatureThreshold => Value::Dword(self.temperature),
             FeatureId::ErrorRecovery => Value::Dword(self.error_recovery),
             FeatureId::VolatileWriteCache => Value::Dword(VOLATILE_WRITE_CACHE_ENABLED),
@@ -131,7 +135,8 @@ impl Features {
             // Power state 0 and command set combination 0 are all there are.
             FeatureId::PowerManagement if dword & 0x1f == 0 => {}
             FeatureId::IoCommandSetProfile if dword & 0x1ff == 0 => {}
-            FeatureId::TemperatureThreshold => self.temperature = dword,
+            FeatureId::TemperatureThreshold if dword & UNDER_TEMPERATURE != 0 => {}
+            FeatureId::TemperatureThreshold => self.temperature = dword & 0xffff,
             FeatureId::ErrorRecovery if dword & DULBE == 0 => self.error_recovery = dword,
             FeatureId::VolatileWriteCache => {
                 if dword & VOLATILE_WRITE_CACHE_ENABLED == 0 {

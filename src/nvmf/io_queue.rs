@@ -28,6 +28,15 @@ pub enum Admission {
     Launch,
     /// It needs memory; then [`IoQueue::launch`] it, if nothing comes from the host.
     Memory(MemoryNeed),
+    /// It is half of a fused pair. Its one block is to be kept in ordinary memory until the other
+    /// half is complete ([`IoQueue::half`]), so that nobody holds payload memory while waiting for
+    /// another command.
+    Half {
+        /// How the block comes.
+        carriage: Carriage,
+        /// Bytes of it.
+        len: u32,
+    },
 }
 
 /// The memory that an admitted command needs, all at once.
@@ -39,11 +48,15 @@ pub struct MemoryNeed {
     pub cuts: Cuts,
     /// Bytes that come from the host into the first part of the memory.
     pub from_host: u32,
-    /// How they come.
+    /// How they come. What is in the capsule must be taken before anything else can be read.
     pub carriage: Carriage,
-    /// Whether it must come from the memory that never waits for a host, since what follows on
-    /// the connection cannot be read before: data in the capsule, and halves of a fused pair.
-    pub at_once: bool,
+}
+
+impl MemoryNeed {
+    /// Whether it must come from the memory that never waits for a host.
+    pub fn at_once(&self) -> bool {
+        self.carriage == Carriage::InCapsule && self.from_host > 0
+    }
 }
 
 /// A command that is done.
@@ -78,8 +91,8 @@ struct Job {
     mate: Option<SlotId>,
     /// Data that came from the host.
     data: SegmentsMut,
-    /// Memory kept for the second half.
-    spare: SegmentsMut,
+    /// The block of half of a fused pair.
+    half: Vec<u8>,
     /// Requests with the device.
     in_flight: u16,
     /// Next request's number.
@@ -207,10 +220,10 @@ impl IoQueue {
                     Err(status) => Err((Status::ABORTED_FAILED_FUSED, *status)),
                     Ok((work, _, namespace)) => {
                         let half = self.must(first);
-                        command::check_pair(
-                            (half.namespace.nsid, half.work.range),
-                            (namespace.nsid, work.range),
-                        )
+                        let status = Status::INVALID_FIELD.with_do_not_retry();
+                        (half.namespace.nsid == namespace.nsid && half.work.range == work.range)
+                            .then_some(())
+                            .ok_or((status, status))
                     }
                 };
                 match verdict {
@@ -236,6 +249,11 @@ impl IoQueue {
             }
         };
         if fuse == Fuse::First {
+            if work.range.blocks > 1 {
+                self.fusing = Fusing::Refused;
+                let status = Status::ATOMIC_WRITE_UNIT_EXCEEDED.with_do_not_retry();
+                return Admission::Refused(status);
+            }
             self.fusing = Fusing::Waiting(slot);
         }
         if let Some(first) = mate {
@@ -249,7 +267,7 @@ impl IoQueue {
             doom: None,
             mate,
             data: SegmentsMut::new(),
-            spare: SegmentsMut::new(),
+            half: Vec::new(),
             in_flight: 0,
             next_part: 0,
             failure: None,
@@ -260,32 +278,18 @@ impl IoQueue {
         if own == 0 {
             return Admission::Launch;
         }
-        let fused = fuse != Fuse::Normal;
-        // The first half takes the memory of both, so that nobody waits for memory while holding
-        // some. A first half of more than one block will fail when its second comes.
-        let pair = fuse == Fuse::First && work.range.blocks == 1;
+        if fuse != Fuse::Normal {
+            return Admission::Half {
+                carriage,
+                len: work.from_host,
+            };
+        }
         Admission::Memory(MemoryNeed {
-            bytes: if pair { 2 * own } else { own },
+            bytes: own,
             cuts: command::cuts(&work, namespace),
             from_host: work.from_host,
             carriage,
-            at_once: fused || (carriage == Carriage::InCapsule && work.from_host > 0),
         })
-    }
-
-    /// The memory that is set aside for this command already: a second half's.
-    pub fn reserved(&mut self, slot: SlotId) -> Option<SegmentsMut> {
-        let job = self.must(slot);
-        let first = (job.work.fuse == Fuse::Second).then_some(job.mate)??;
-        Some(std::mem::take(&mut self.must(first).spare)).filter(|spare| !spare.is_empty())
-    }
-
-    /// Takes the second half's part off the memory that a first half was given.
-    pub fn set_aside(&mut self, slot: SlotId, memory: &mut SegmentsMut) {
-        let job = self.must(slot);
-        if job.work.fuse == Fuse::First {
-            job.spare = split_off(memory, job.work.from_host as usize);
-        }
     }
 
     /// What a command that waits for memory or data must end with, if it must end.
@@ -294,7 +298,7 @@ impl IoQueue {
     }
 
     /// Starts a command that has its memory and its data. `data` is what came from the host, or
-    /// the memory for what it gets.
+    /// the memory for what it gets; or the memory that [`IoQueue::half`] asked for.
     pub fn launch(
         &mut self,
         slot: SlotId,
@@ -303,23 +307,49 @@ impl IoQueue {
         out: &mut Vec<Outcome>,
     ) {
         let job = self.must(slot);
+        match (job.doom, job.mate) {
+            (Some(status), _) => self.end(slot, status, Segments::new(), devices, out),
+            (None, None) => {
+                job.data = data;
+                self.start(slot, devices, out);
+            }
+            (None, Some(second)) => self.start_pair(slot, second, data, devices),
+        }
+    }
+
+    /// The block of half of a fused pair has come. If the pair is complete with it, says which
+    /// command is to be launched with which memory.
+    pub fn half(
+        &mut self,
+        slot: SlotId,
+        block: Vec<u8>,
+        devices: &mut Devices,
+        out: &mut Vec<Outcome>,
+    ) -> Option<(SlotId, MemoryNeed)> {
+        let job = self.must(slot);
         if let Some(status) = job.doom {
             self.end(slot, status, Segments::new(), devices, out);
-            return;
+            return None;
         }
-        job.data = data;
-        match job.work.fuse {
-            Fuse::Normal => self.start(slot, devices, out),
-            Fuse::First | Fuse::Second => {
-                job.state = State::Parked;
-                let Some(mate) = job.mate else { return };
-                let is_first = job.work.fuse == Fuse::First;
-                if self.must(mate).state == State::Parked {
-                    let (first, second) = if is_first { (slot, mate) } else { (mate, slot) };
-                    self.start_pair(first, second, devices);
-                }
-            }
+        let bytes = 2 * block.len();
+        job.half = block;
+        job.state = State::Parked;
+        let mate = job.mate?;
+        let first = match job.work.fuse {
+            Fuse::First => slot,
+            _ => mate,
+        };
+        if self.must(mate).state != State::Parked {
+            return None;
         }
+        self.must(first).state = State::Held;
+        let need = MemoryNeed {
+            bytes,
+            cuts: Cuts::NONE,
+            from_host: 0,
+            carriage: Carriage::Transport,
+        };
+        Some((first, need))
     }
 
     /// A data digest of this command's data was wrong, or the data cannot be had for another
@@ -484,20 +514,29 @@ impl IoQueue {
         }
     }
 
-    fn start_pair(&mut self, first: SlotId, second: SlotId, devices: &mut Devices) {
+    fn start_pair(
+        &mut self,
+        first: SlotId,
+        second: SlotId,
+        mut memory: SegmentsMut,
+        devices: &mut Devices,
+    ) {
         let job = self.must(second);
-        let written = std::mem::take(&mut job.data);
+        let written = std::mem::take(&mut job.half);
         let Action::Write { fua } = job.work.action else {
             unreachable!("a second half is a Write");
         };
         let job = self.must(first);
         let (device, range) = (job.namespace.device, job.work.range);
-        let compared = std::mem::take(&mut job.data);
-        let data: Segments = compared
-            .into_iter()
-            .chain(written)
-            .map(|buffer| buffer.freeze())
-            .collect();
+        let mut bytes = std::mem::take(&mut job.half);
+        bytes.extend(written);
+        let mut rest = &bytes[..];
+        for buffer in &mut memory {
+            let (here, behind) = rest.split_at(buffer.len());
+            buffer.copy_from_slice(here);
+            rest = behind;
+        }
+        let data = memory.into_iter().map(|buffer| buffer.freeze()).collect();
         self.run(second, devices);
         self.run(first, devices);
         let op = Op::CompareAndWrite { fua };

@@ -1,10 +1,10 @@
 //! The payload memory of one poll group, and who waits for it.
 //!
-//! Two parts. What is taken **at once** serves data that is already in the stream (in-capsule data,
-//! halves of fused pairs): nothing else can be read from that connection before, so whoever holds
-//! it must never wait for data of another command. All the rest is **bulk**: a command that finds
-//! none waits its turn, and its connection goes on. So no holder of memory waits for memory, and
-//! what is taken always comes back.
+//! Two parts. What is taken **at once** serves data that is already in the stream, in a capsule:
+//! nothing else can be read from that connection before, so whoever holds it must never wait for
+//! data of another command. All the rest is **bulk**: a command that finds none waits its turn, and
+//! its connection goes on. So no holder of memory waits for memory, and what is taken always comes
+//! back.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::memory::{Arena, Class, Classes, Cuts, PoolError, SegmentsMut};
 /// How much payload memory a poll group has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayloadSizes {
-    /// For data in capsules and fused pairs.
+    /// For data in capsules.
     pub at_once: Vec<Class>,
     /// For everything else.
     pub bulk: Vec<Class>,
@@ -90,6 +90,12 @@ impl PayloadMemory {
     /// Bytes of the memory that is taken at once.
     pub fn at_once_capacity(&self) -> usize {
         self.at_once.capacity()
+    }
+
+    /// Whether nobody holds any.
+    #[cfg(test)]
+    pub fn is_whole(&self) -> bool {
+        self.at_once.is_whole() && self.bulk.is_whole()
     }
 
     /// Takes memory for data that is already in the stream.

@@ -152,6 +152,12 @@ impl Poller for PollGroup {
 }
 
 impl PollGroup {
+    /// Whether no payload memory is in use.
+    #[cfg(test)]
+    pub(super) fn memory_is_whole(&self) -> bool {
+        self.site.memory.is_whole()
+    }
+
     /// What the control side wants.
     fn obey(&mut self) -> bool {
         let mut busy = false;

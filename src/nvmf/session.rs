@@ -15,7 +15,7 @@ use super::io_queue::{Admission, IoQueue, MemoryNeed, Outcome, Token};
 use super::message::{ConnectAnswer, ConnectRequest, ConnectionId, GroupEvent, NewConnection};
 use super::payload::{PayloadMemory, Shortage};
 use super::stats::GroupStats;
-use super::tcp::{Arrival, Connection, GATHER, Settings, Sink, SlotId};
+use super::tcp::{Arrival, Connection, End, GATHER, Settings, Sink, SlotId};
 use super::transport::TransportOptions;
 use super::view::{DiscoveryView, SubsystemView};
 use super::wire::Wire;
@@ -336,7 +336,10 @@ impl Session {
             let why = self.connection.fault().unwrap_or("it has ended");
             tracing::info!("connection from {}: {why}", self.peer);
             site.stats.connection_faults += 1;
-            self.end(site);
+            match self.connection.end() {
+                Some(End::Terminated) => self.end(site),
+                _ => self.lose(site, "the host ended it"),
+            }
             busy = true;
         }
         busy
@@ -399,11 +402,12 @@ impl Session {
                         queue.launch(slot, SegmentsMut::new(), &mut site.devices, outcomes);
                     }
                     Admission::Memory(need) => {
-                        if need.carriage != Carriage::InCapsule || need.from_host == 0 {
+                        if !need.at_once() {
                             self.connection.drain();
                         }
                         self.provide(slot, need, site);
                     }
+                    Admission::Half { carriage, len } => self.take_on_heap(slot, carriage, len),
                 }
                 self.settle(site);
             }
@@ -427,10 +431,7 @@ impl Session {
 
     /// Finds memory for an I/O command, or has it wait.
     fn provide(&mut self, slot: SlotId, need: MemoryNeed, site: &mut Site) {
-        let Role::Io(queue) = &mut self.role else {
-            unreachable!("only I/O commands need payload memory");
-        };
-        if !need.at_once {
+        if !need.at_once() {
             self.waiting.push_back((slot, need));
             if !self.in_turn {
                 if site.memory.is_waited_for() {
@@ -442,19 +443,8 @@ impl Session {
             }
             return;
         }
-        let memory = match queue.reserved(slot) {
-            Some(memory) => Ok(memory),
-            None => site.memory.take_at_once(need.bytes, need.cuts),
-        };
-        match memory {
-            Ok(mut memory) => {
-                queue.set_aside(slot, &mut memory);
-                let sink = Sink::Buffers(memory);
-                match need.carriage {
-                    Carriage::InCapsule => self.connection.take_in_capsule(slot, sink),
-                    Carriage::Transport => self.connection.request(slot, sink),
-                }
-            }
+        match site.memory.take_at_once(need.bytes, need.cuts) {
+            Ok(memory) => self.connection.take_in_capsule(slot, Sink::Buffers(memory)),
             Err(Shortage::Now) => self.held = Some((slot, need)),
             Err(Shortage::Ever) => {
                 self.connection.drain();
@@ -544,12 +534,16 @@ impl Session {
                     self.connection.respond(slot, corrupt, 0);
                 }
             }
+            (Role::Io(_), _) if !intact => self.fail(slot, corrupt, site),
             (Role::Io(queue), Sink::Buffers(memory)) => {
-                if intact {
-                    queue.launch(slot, memory, &mut site.devices, &mut site.outcomes);
-                    self.settle(site);
-                } else {
-                    self.fail(slot, corrupt, site);
+                queue.launch(slot, memory, &mut site.devices, &mut site.outcomes);
+                self.settle(site);
+            }
+            (Role::Io(queue), Sink::Heap(block)) => {
+                let pair = queue.half(slot, block, &mut site.devices, &mut site.outcomes);
+                self.settle(site);
+                if let Some((first, need)) = pair {
+                    self.provide(first, need, site);
                 }
             }
             _ => unreachable!("data goes where its command's role sent it"),

@@ -9,7 +9,7 @@ mod scratch;
 mod sink;
 mod slots;
 
-pub use connection::{Arrival, Connection, Settings};
+pub use connection::{Arrival, Connection, End, Settings};
 pub use output::GATHER;
 pub use sink::Sink;
 pub use slots::SlotId;

@@ -176,6 +176,15 @@ impl Host {
         self.pipe.put(&bytes);
     }
 
+    /// Puts a command on the wire whose data digest is wrong.
+    pub fn send_corrupt(&mut self, command: &Command, data: &[u8]) {
+        let capsule = CapsuleCmd { command: *command };
+        let mut bytes = capsule.encode(&self.format, data.len() as u32).to_vec();
+        bytes.extend_from_slice(data);
+        bytes.extend_from_slice(&(!crc32c(data)).to_le_bytes());
+        self.pipe.put(&bytes);
+    }
+
     /// Sends a command with a fresh identifier and its data, if any, in the capsule; gives the
     /// identifier.
     pub fn submit(&mut self, command: Command, data: &[u8]) -> u16 {
@@ -188,7 +197,10 @@ impl Host {
         let command = if command.data.length.get() > 0 {
             command
         } else {
-            command.with_sgl(sgl)
+            Command {
+                data: sgl,
+                ..command
+            }
         };
         self.send(&command.with_cid(cid), data);
         cid
@@ -255,33 +267,37 @@ impl Host {
         self.finish(world, cid)
     }
 
-    /// Waits for the completion of a command, gathering its data.
+    /// Waits for the completion of a command, gathering its data. Those of others stay to be
+    /// waited for.
     pub fn finish(&mut self, world: &mut World, cid: u16) -> Answer {
         let mut data = Vec::new();
-        loop {
+        let mut others = VecDeque::new();
+        let answer = loop {
             let received = self.next(world);
             match received.pdu {
-                ControllerPdu::CapsuleResp(response) => {
-                    assert_eq!(response.completion.cid.get(), cid);
-                    return Answer {
+                ControllerPdu::CapsuleResp(response) if response.completion.cid.get() == cid => {
+                    break Answer {
                         completion: response.completion,
                         data,
                     };
                 }
-                ControllerPdu::C2hData(pdu) => {
-                    assert_eq!(pdu.cccid, cid);
+                ControllerPdu::C2hData(pdu) if pdu.cccid == cid => {
                     assert_eq!(pdu.offset as usize, data.len());
                     data.extend(received.data);
                     if pdu.success {
-                        return Answer {
+                        break Answer {
                             completion: Completion::new(cid, Status::SUCCESS),
                             data,
                         };
                     }
                 }
-                other => panic!("{other:?} is no answer to command {cid}"),
+                ControllerPdu::TermReq(request) => panic!("the controller ends it: {request}"),
+                _ => others.push_back(received),
             }
-        }
+        };
+        others.append(&mut self.inbox);
+        self.inbox = others;
+        answer
     }
 
     /// The next R2T.

@@ -1,10 +1,20 @@
 //! The target as a whole, without sockets and on virtual time: a host made here from the PDU codec
-//! talks to it through a pipe.
+//! talks to it through a pipe. Expected statuses are the numbers of the specification: status code
+//! type in the high byte, status code in the low one.
 
-#![allow(dead_code)]
-
+mod admin;
+mod commands;
+mod connect;
+mod control;
+mod data_checks;
+mod device;
+mod discovery;
+mod fused;
+mod handshake;
 mod host;
 mod io;
 mod kept;
+mod lifetime;
 mod pipe;
+mod pressure;
 mod world;

@@ -138,6 +138,12 @@ impl World {
         added.expect("a namespace")
     }
 
+    /// Whether no payload memory is in use.
+    pub fn memory_is_whole(&self) -> bool {
+        let side = self.side.borrow();
+        side.groups.iter().all(PollGroup::memory_is_whole)
+    }
+
     /// A new connection on which nothing has happened.
     pub fn dial(&mut self) -> Host {
         self.dial_from("127.0.0.1:50000".parse().expect("an address"))
