@@ -1,0 +1,20 @@
+//! The program as hosts and operators meet it: a process of its own, reached over loopback and a
+//! UNIX socket only, killed and restarted, fed with what nobody should send.
+//!
+//! Every test starts its own target on an address and in folders of its own, one at a time, because
+//! each of them keeps the machine busy. Every wait has a bound; no test looks at how long something
+//! took. Nothing stays behind, however a test ends.
+
+mod config;
+mod connects;
+mod host;
+mod load;
+mod members;
+mod patience;
+mod plan;
+mod process;
+mod restart;
+mod storm;
+mod torture;
+mod verify;
+mod witness;
