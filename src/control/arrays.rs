@@ -164,6 +164,11 @@ impl Arrays {
                 devices.registry.claim(member, &name)?;
             }
         }
+        let is_absent = |member: &&String| devices.registry.get(member).is_err();
+        let absent: Vec<&String> = array.options.members.iter().filter(is_absent).collect();
+        if !absent.is_empty() {
+            tracing::warn!("RAID volume {name} waits for members that are not there: {absent:?}");
+        }
         self.arrays.insert(name.clone(), array);
         let started = self.start(&name, devices, place);
         if started.is_err() {
