@@ -266,7 +266,7 @@ fn what_somebody_else_has_is_refused() {
         ..Plan::default()
     };
     let own = plan.config(&site);
-    let _target = site.serve(&own, "0x1");
+    let target = site.serve(&own, "0x1");
     let other = site.scratch("other.sock");
     let other = other.to_str().expect("a path");
     let serve = |socket: &str, config: Value| {
@@ -305,7 +305,7 @@ fn what_somebody_else_has_is_refused() {
     check_refusal(&refusal, 1, &["m0", "in use"], "a member's file");
 
     // The owner has not noticed anything.
-    let state = _target.call("bdev_raid_get_bdevs", json!({"category": "online"}));
+    let state = target.call("bdev_raid_get_bdevs", json!({"category": "online"}));
     assert_eq!(state[0]["num_base_bdevs_operational"], 4);
 }
 

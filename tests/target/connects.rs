@@ -28,6 +28,9 @@ fn guarded(site: &Site) -> Target<'_> {
     target
 }
 
+/// What is wrong, the command, its data, the status, and dword 0 where it counts.
+type Case<'a> = (&'a str, Connect, ConnectData, (u8, u8), u32);
+
 #[test]
 fn refused_connects_say_why() {
     let site = Site::new();
@@ -51,7 +54,7 @@ fn refused_connects_say_why() {
         edit(&mut data);
         data
     };
-    let cases: Vec<(&str, Connect, ConnectData, (u8, u8), u32)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (
             "an unknown subsystem",
             admin,

@@ -15,6 +15,7 @@ use super::process::{Site, Target, signal, stripewise, wait_for, wait_for_exit};
 /// Exit codes, as the program's help lists them.
 pub const WELL: i32 = 0;
 pub const IO_FAILED: i32 = 3;
+pub const WRONG: i32 = 4;
 pub const TARGET_GONE: i32 = 5;
 
 /// Runs are told apart by number.

@@ -124,17 +124,21 @@ fn blocks_that_cannot_be_read_are_made_up_for_and_counted() {
     let write = "--verify --rw write --bs 192k --iodepth 8 --size 12m --io-limit 64 --runtime 20";
     Load::run(&site, write, Some("state")).check("the first writes");
 
-    // 32 bad blocks of one member and 32 others of another, in the 4 MiB of each that are in use.
-    // As in a disk, writing such a block replaces it.
-    for (member, from) in [(0, 100), (2, 600)] {
-        for lba in from..from + 32 {
+    // 32 bad blocks of one member and 32 others of another, none of them parity. As in a disk,
+    // writing such a block replaces it.
+    let break_blocks = |member, blocks: std::ops::Range<u64>| {
+        for lba in blocks {
             let bad = json!({
                 "name": plan.member(member), "io_type": "read", "error_type": "failure",
                 "num": 1_000_000, "lba": lba, "num_blocks": 1, "write_heals": true,
             });
             target.call("bdev_error_inject_error", bad);
         }
-    }
+    };
+    // Left-symmetric with 4 members: the parity of row r is on member 3 - r % 4. A row is 16
+    // blocks of each member.
+    break_blocks(0, 8 * 16..10 * 16);
+    break_blocks(2, 38 * 16..40 * 16);
     let failures = |number| {
         let stat = target.call("bdev_get_iostat", json!({"name": plan.member(number)}));
         stat["bdevs"][0]["io_error"]["failed"].as_u64().unwrap_or(0)

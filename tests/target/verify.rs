@@ -1,7 +1,9 @@
 //! What is written is read back, whatever the members are made of, however large requests are and
 //! however many cores, queues and hosts there are.
 
-use super::load::Load;
+use serde_json::json;
+
+use super::load::{Load, WRONG};
 use super::plan::{Kind, Plan};
 use super::process::Site;
 
@@ -95,4 +97,27 @@ fn two_hosts_at_once() {
     let second = Load::start(&site, &second, None);
     first.finish().check("the first host");
     second.finish().check("the second host");
+}
+
+/// What every other test relies on: that a wrong byte does not go unnoticed.
+#[test]
+fn a_wrong_byte_is_found() {
+    let site = Site::new();
+    let plan = Plan {
+        failing: true,
+        ..Plan::default()
+    };
+    let target = site.serve(&plan.config(&site), "0x1");
+    let write = "--verify --rw write --bs 64k --size 4m --io-limit 64 --runtime 20";
+    Load::run(&site, write, Some("state")).check("all is well");
+    // One bit, in the third block that the first member gives back.
+    let corrupt = json!({
+        "name": plan.member(0), "io_type": "read", "error_type": "corrupt_data", "num": 1,
+        "lba": 2, "num_blocks": 1, "corrupt_offset": 1000, "corrupt_value": 1,
+    });
+    target.call("bdev_error_inject_error", corrupt);
+    let outcome = Load::run(&site, "--verify-only --bs 64k", Some("state"));
+    assert_eq!(outcome.code, Some(WRONG), "{outcome:?}");
+    assert_eq!(outcome.wrong(), 1, "{outcome:?}");
+    Load::run(&site, "--verify-only --bs 64k", Some("state")).check("it was wrong only once");
 }
