@@ -417,10 +417,10 @@ fn nvmf_subsystem_add_ns(system: &mut System, params: Params) -> Result<Answer, 
     absent("namespace.anagrpid", n.anagrpid.unwrap_or(0) != 0)?;
     absent("namespace.no_auto_visible", n.no_auto_visible)?;
     absent("namespace.hide_metadata", n.hide_metadata)?;
-    let bdev = system
-        .devices
-        .find(&n.bdev_name)
-        .map_err(|error| RpcError::invalid_params(format!("namespace.bdev_name: {error}")))?;
+    let bdev = system.devices.find(&n.bdev_name).map_err(|error| {
+        let reason = waits(system, &n.bdev_name).unwrap_or_else(|| error.to_string());
+        RpcError::invalid_params(format!("namespace.bdev_name: {reason}"))
+    })?;
     let options = NamespaceOptions {
         bdev_name: bdev.info().name.clone(),
         // SPDK's way to ask for the lowest free number.
@@ -432,6 +432,19 @@ fn nvmf_subsystem_add_ns(system: &mut System, params: Params) -> Result<Answer, 
     let registry = &mut system.devices.registry;
     let nsid = system.target.add_namespace(registry, &p.nqn, options)?;
     Ok(nsid.into())
+}
+
+/// What a volume of this name waits for, if there is one that does.
+fn waits(system: &System, name: &str) -> Option<String> {
+    let array = system.arrays.info(name, &system.devices)?;
+    let slots = array.slots.iter().filter(|slot| !slot.is_configured);
+    let absent: Vec<&str> = slots
+        .map(|slot| slot.name.as_deref().unwrap_or("another member"))
+        .collect();
+    Some(format!(
+        "RAID volume {name} still waits for {}; make it first",
+        absent.join(", ")
+    ))
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,337 @@
+//! Configurations, good and bad: a bad one is told with its place, its key and the mend, and nothing
+//! is served.
+
+mod serving;
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use serving::{Place, mask};
+
+const NQN: &str = "nqn.2026-11.io.stripewise:a";
+
+fn config(bdev: Vec<Value>, nvmf: Vec<Value>) -> Value {
+    json!({"subsystems": [
+        {"subsystem": "bdev", "config": bdev},
+        {"subsystem": "nvmf", "config": nvmf},
+    ]})
+}
+
+fn call(method: &str, params: Value) -> Value {
+    json!({"method": method, "params": params})
+}
+
+fn null(name: &str, blocks: u64) -> Value {
+    let params = json!({"name": name, "num_blocks": blocks, "block_size": 4096});
+    call("bdev_null_create", params)
+}
+
+fn raid(changes: Value) -> Value {
+    let mut params = json!({
+        "name": "r", "raid_level": "raid5", "strip_size_kb": 64, "base_bdevs": ["a", "b", "c"],
+    });
+    let changes = changes.as_object().unwrap().clone();
+    params.as_object_mut().unwrap().extend(changes);
+    call("bdev_raid_create", params)
+}
+
+fn members() -> Vec<Value> {
+    ["a", "b", "c"].map(|name| null(name, 4096)).into()
+}
+
+fn listener(traddr: &str, port: u16) -> Value {
+    let address = json!({"trtype": "TCP", "traddr": traddr, "trsvcid": port.to_string()});
+    call(
+        "nvmf_subsystem_add_listener",
+        json!({"nqn": NQN, "listen_address": address}),
+    )
+}
+
+fn exported(listener: Value) -> Vec<Value> {
+    vec![
+        call("nvmf_create_transport", json!({"trtype": "TCP"})),
+        call(
+            "nvmf_create_subsystem",
+            json!({"nqn": NQN, "allow_any_host": true}),
+        ),
+        call(
+            "nvmf_subsystem_add_ns",
+            json!({"nqn": NQN, "namespace": {"bdev_name": "r"}}),
+        ),
+        listener,
+    ]
+}
+
+/// That every part is in the text.
+fn says(said: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(said.contains(part), "no {part:?} in: {said}");
+    }
+}
+
+#[test]
+fn a_good_one_is_served_and_announced() {
+    let place = Place::new();
+    let mut bdevs = members();
+    bdevs.push(raid(json!({"layout": "right-asymmetric"})));
+    let path = place.config(&config(bdevs, exported(listener("127.0.0.1", 0))));
+    let serving = place.serve(&["-c", path.to_str().unwrap(), "--idle", "busy"]);
+    let shown = serving.call("nvmf_get_subsystems", json!({"nqn": NQN}));
+    let port = shown[0]["listen_addresses"][0]["trsvcid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_ne!(port, "0");
+    let banner = serving.stdout();
+    let socket = serving.socket.display().to_string();
+    says(
+        &banner,
+        &[
+            NQN,
+            "namespace 1: r",
+            "RAID5 of a b c, 64 KiB chunk, online",
+            &format!("nvme connect -t tcp -a 127.0.0.1 -s {port} -n {NQN}"),
+            &format!("perf --traddr 127.0.0.1 --trsvcid {port} --subnqn {NQN}"),
+            &format!("rpc -s {socket} bdev_raid_get_bdevs"),
+        ],
+    );
+    serving.end();
+}
+
+#[test]
+fn members_that_differ_in_size_are_told_and_served() {
+    let place = Place::new();
+    let bdevs = vec![
+        null("a", 4096),
+        null("b", 5000),
+        null("c", 4097),
+        raid(json!({})),
+    ];
+    let path = place.config(&config(bdevs, vec![]));
+    let serving = place.serve(&["-c", path.to_str().unwrap()]);
+    let device = serving.call("bdev_get_bdevs", json!({"name": "r"}));
+    assert_eq!(device[0]["num_blocks"], 2 * 4096);
+    says(&serving.stderr(), &["WARN", "differ in size"]);
+    serving.end();
+}
+
+#[test]
+fn files_that_are_no_configuration_are_told() {
+    let place = Place::new();
+    let bad = [
+        ("", "EOF while parsing"),
+        ("{\"subsystems\": [", "EOF while parsing"),
+        ("{\"subsystem\": []}", "unknown field `subsystem`"),
+        (
+            "{\"subsystems\": [{\"subsystem\": \"bdev\", \"config\": [{\"name\": 1}]}]}",
+            "subsystems[0].config[0]",
+        ),
+    ];
+    for (text, names) in bad {
+        let path = place.text("bad.json", text);
+        let said = place.spawn_and_refuse(&["-c", path.to_str().unwrap()]);
+        says(&said, &["bad.json", names, "expected"]);
+    }
+    for path in [place.path("missing.json"), place.dir.path().to_owned()] {
+        let said = place.spawn_and_refuse(&["-c", path.to_str().unwrap()]);
+        says(&said, &[path.to_str().unwrap(), "cannot be read", "-c"]);
+    }
+}
+
+#[test]
+fn bad_calls_are_told_with_their_place_and_the_mend() {
+    let place = Place::new();
+    let file = place.path("here");
+    let absent = place.path("absent");
+    fs::write(&file, "too small").unwrap();
+    let uring = |path: &Path| {
+        call(
+            "bdev_uring_create",
+            json!({"name": "u", "filename": path, "block_size": 512}),
+        )
+    };
+    let missing = [absent.to_str().unwrap(), "create it first"];
+    let bad: Vec<(Vec<Value>, &str, &[&str])> = vec![
+        (
+            vec![call("bdev_guess", json!({}))],
+            "bdev_guess",
+            &["Method not found", "rpc_get_methods"],
+        ),
+        (
+            vec![call("bdev_null_create", json!({"nam": "a"}))],
+            "bdev_null_create",
+            &["`nam`", "it takes name"],
+        ),
+        (
+            vec![call(
+                "bdev_null_create",
+                json!({"name": "a", "num_blocks": "8", "block_size": 512}),
+            )],
+            "bdev_null_create",
+            &["num_blocks: invalid type", "expected u64"],
+        ),
+        (
+            vec![call("bdev_null_create", json!({"name": "a"}))],
+            "bdev_null_create",
+            &["missing field"],
+        ),
+        (
+            vec![null("a", 8), null("a", 8)],
+            "call 2, bdev_null_create",
+            &["a already exists", "another name"],
+        ),
+        (vec![uring(&absent)], "bdev_uring_create", &missing),
+        (
+            vec![uring(place.dir.path())],
+            "bdev_uring_create",
+            &["regular file or a block device"],
+        ),
+        (vec![uring(&file)], "bdev_uring_create", &["make it larger"]),
+        (
+            vec![raid(json!({"base_bdevs": ["a", "b"]}))],
+            "bdev_raid_create",
+            &["2 base_bdevs", "give 3 to 64"],
+        ),
+        (
+            vec![raid(json!({"base_bdevs": ["a", "b", "a"]}))],
+            "bdev_raid_create",
+            &["a is named twice"],
+        ),
+        (
+            vec![raid(json!({"strip_size_kb": 48}))],
+            "bdev_raid_create",
+            &["strip_size_kb is 48", "power of two"],
+        ),
+        (
+            vec![raid(json!({"strip_size_kb": 2048}))],
+            "bdev_raid_create",
+            &["from 4 to 1024"],
+        ),
+        (
+            vec![raid(json!({"raid_level": "raid6"}))],
+            "bdev_raid_create",
+            &["raid_level", "use \"raid5\""],
+        ),
+    ];
+    for (calls, at, names) in bad {
+        let said = place.refuse(&config(calls, vec![]), &[]);
+        says(&said, &["config.json", "subsystem bdev", at]);
+        says(&said, names);
+        assert!(!place.socket().exists());
+    }
+}
+
+#[test]
+fn members_of_different_block_sizes_are_told() {
+    let place = Place::new();
+    let mut bdevs = members();
+    bdevs[2] = call(
+        "bdev_null_create",
+        json!({"name": "c", "num_blocks": 99, "block_size": 512}),
+    );
+    bdevs.push(raid(json!({})));
+    let said = place.refuse(&config(bdevs, vec![]), &[]);
+    says(
+        &said,
+        &[
+            "call 4, bdev_raid_create",
+            "member c has blocks of 512",
+            "one block size",
+        ],
+    );
+}
+
+#[test]
+fn bad_exports_are_told() {
+    let place = Place::new();
+    let mut bdevs = members();
+    bdevs.push(raid(json!({})));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let in_use = exported(listener("127.0.0.1", port));
+    let said = place.refuse(&config(bdevs.clone(), in_use), &[]);
+    let address = format!("127.0.0.1:{port}");
+    says(
+        &said,
+        &["subsystem nvmf, call 4", &address, "choose another port"],
+    );
+
+    let elsewhere = exported(listener("192.0.2.1", 4420));
+    let said = place.refuse(&config(bdevs.clone(), elsewhere), &[]);
+    says(&said, &["192.0.2.1:4420", "no interface has this address"]);
+
+    for nqn in [
+        "stripewise",
+        "nqn.2026-13.io:x",
+        "nqn.2026-11.io.stripewise:",
+        "",
+    ] {
+        let malformed = vec![call("nvmf_create_subsystem", json!({"nqn": nqn}))];
+        let said = place.refuse(&config(bdevs.clone(), malformed), &[]);
+        says(
+            &said,
+            &["subsystem nvmf, call 1, nvmf_create_subsystem", "nqn"],
+        );
+    }
+
+    // One member is missing, so there is no volume yet.
+    let mut waiting = bdevs.clone();
+    waiting.remove(1);
+    let said = place.refuse(&config(waiting, exported(listener("127.0.0.1", 0))), &[]);
+    says(
+        &said,
+        &[
+            "nvmf_subsystem_add_ns",
+            "RAID volume r still waits for b",
+            "make it first",
+        ],
+    );
+}
+
+#[test]
+fn a_machine_that_is_not_there_is_told() {
+    let place = Place::new();
+    let said = place.spawn_and_refuse(&["-m", "[1023]"]);
+    says(&said, &["core 1023", "-m"]);
+    let said = place.spawn_and_refuse(&["-s", "1"]);
+    says(&said, &["-s", "64 at least"]);
+    let said = place.spawn_and_refuse(&["-s", "1000000000"]);
+    says(&said, &["more than the", "-s"]);
+    let nowhere = place.path("no/where.sock");
+    let said = place.spawn_and_refuse(&["-m", &mask(1), "-r", nowhere.to_str().unwrap()]);
+    says(&said, &["no/where.sock", "-r"]);
+    File::create(place.socket()).unwrap();
+    let said = place.spawn_and_refuse(&[]);
+    says(&said, &["not a socket", "-r"]);
+    assert!(place.socket().exists(), "it is not ours to remove");
+}
+
+#[test]
+fn the_examples_are_served() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for example in ["demo.json", "files.json"] {
+        let place = Place::new();
+        let text = fs::read_to_string(examples.join(example)).unwrap();
+        // Where no other test and no other target is.
+        let mut text = text.replace("\"4420\"", "\"0\"");
+        for n in 0..4 {
+            let file = place.path(&format!("m{n}.img"));
+            File::create(&file).unwrap().set_len(8 << 20).unwrap();
+            let shipped = format!("/var/tmp/stripewise-m{n}.img");
+            text = text.replace(&shipped, file.to_str().unwrap());
+        }
+        let path = place.text(example, &text);
+        let serving = place.serve(&["-c", path.to_str().unwrap()]);
+        let volume = serving.call("bdev_raid_get_bdevs", json!({"category": "online"}));
+        assert_eq!(volume[0]["name"], "demo");
+        assert_eq!(volume[0]["strip_size_kb"], 64);
+        assert_eq!(volume[0]["num_base_bdevs_operational"], 4);
+        let subsystems = serving.call("nvmf_get_subsystems", Value::Null);
+        assert_eq!(subsystems[1]["nqn"], "nqn.2026-11.io.stripewise:demo");
+        assert_eq!(subsystems[1]["namespaces"][0]["bdev_name"], "demo");
+        assert_eq!(subsystems[1]["listen_addresses"][0]["traddr"], "127.0.0.1");
+        serving.end();
+    }
+}
