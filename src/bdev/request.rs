@@ -41,6 +41,14 @@ impl Op {
         }
     }
 
+    /// Whether what it stores must be durable before it completes.
+    pub fn is_fua(self) -> bool {
+        match self {
+            Op::Write { fua } | Op::WriteZeroes { fua, .. } | Op::CompareAndWrite { fua } => fua,
+            Op::Read | Op::Compare | Op::Flush => false,
+        }
+    }
+
     /// Bytes of buffers that go with `blocks` blocks of `block_size` bytes.
     pub fn payload(self, blocks: u32, block_size: u32) -> usize {
         let range = blocks as usize * block_size as usize;

@@ -1,5 +1,5 @@
-//! The stripe cache of a shard: a fixed pool of stripes, found by number, the idle ones in the
-//! order of their last use.
+//! The stripe cache of a shard: a fixed pool of stripes, found by number; the idle ones in the
+//! order of their last use, and those that wait for more writes in the order in which they began.
 
 use std::ops::{Index, IndexMut};
 
@@ -12,8 +12,52 @@ pub(super) struct StripeCache {
     stripes: Box<[Stripe]>,
     table: FxHashMap<u64, u32>,
     free: Vec<u32>,
+    idle: Queue,
+    waiting: Queue,
+}
+
+/// Both ends of a list of stripes, linked through [`Stripe::newer`] and [`Stripe::older`]. A
+/// stripe is in the list of its phase, if that has one.
+#[derive(Debug)]
+struct Queue {
     newest: u32,
     oldest: u32,
+    len: usize,
+}
+
+impl Queue {
+    const EMPTY: Self = Self {
+        newest: NONE,
+        oldest: NONE,
+        len: 0,
+    };
+
+    fn push(&mut self, stripes: &mut [Stripe], at: u32) {
+        let stripe = &mut stripes[at as usize];
+        stripe.older = self.newest;
+        stripe.newer = NONE;
+        match self.newest {
+            NONE => self.oldest = at,
+            newest => stripes[newest as usize].newer = at,
+        }
+        self.newest = at;
+        self.len += 1;
+    }
+
+    fn unlink(&mut self, stripes: &mut [Stripe], at: u32) {
+        let stripe = &mut stripes[at as usize];
+        let newer = std::mem::replace(&mut stripe.newer, NONE);
+        let older = std::mem::replace(&mut stripe.older, NONE);
+        match newer {
+            NONE => self.newest = older,
+            _ => stripes[newer as usize].older = older,
+        }
+        match older {
+            NONE => self.oldest = newer,
+            _ => stripes[older as usize].newer = newer,
+        }
+        self.len -= 1;
+    }
 }
 
 impl Index<u32> for StripeCache {
@@ -38,8 +82,8 @@ impl StripeCache {
             stripes: (0..stripes).map(|_| Stripe::new(members)).collect(),
             table,
             free: (0..stripes as u32).rev().collect(),
-            newest: NONE,
-            oldest: NONE,
+            idle: Queue::EMPTY,
+            waiting: Queue::EMPTY,
         }
     }
 
@@ -53,7 +97,7 @@ impl StripeCache {
     pub(super) fn acquire(&mut self, number: u64, row: u64) -> Option<u32> {
         if let Some(&at) = self.table.get(&number) {
             if self[at].phase == Phase::Idle {
-                self.unlink(at);
+                self.idle.unlink(&mut self.stripes, at);
                 self[at].phase = Phase::Ready;
             }
             return Some(at);
@@ -76,21 +120,37 @@ impl StripeCache {
 
     /// Puts a stripe that has nothing to do among the idle ones.
     pub(super) fn release(&mut self, at: u32) {
-        let newest = self.newest;
         let stripe = &mut self[at];
         assert!(stripe.pending.is_empty() && stripe.round.is_empty() && stripe.in_flight == 0);
         stripe.phase = Phase::Idle;
-        stripe.older = newest;
-        stripe.newer = NONE;
-        match newest {
-            NONE => self.oldest = at,
-            _ => self[newest].newer = at,
-        }
-        self.newest = at;
+        self.idle.push(&mut self.stripes, at);
     }
 
-    /// Throws away the cached pages of the least lately used idle stripe that has any, and says
-    /// whether there was one.
+    /// Lets a stripe wait for more writes.
+    pub(super) fn wait(&mut self, at: u32) {
+        self[at].phase = Phase::Waiting;
+        self.waiting.push(&mut self.stripes, at);
+    }
+
+    /// Ends the wait of a stripe.
+    pub(super) fn wake(&mut self, at: u32) {
+        assert_eq!(self[at].phase, Phase::Waiting);
+        self.waiting.unlink(&mut self.stripes, at);
+        self[at].phase = Phase::Ready;
+    }
+
+    /// How many stripes wait for more writes.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len
+    }
+
+    /// The stripe that has waited longest.
+    pub(super) fn longest_waiting(&self) -> Option<u32> {
+        Some(self.waiting.oldest).filter(|&at| at != NONE)
+    }
+
+    /// Throws away the cached pages of the least lately used idle stripe, and says whether there
+    /// was one.
     pub(super) fn shed(&mut self) -> bool {
         if let Some(at) = self.evict() {
             self.free.push(at);
@@ -100,11 +160,8 @@ impl StripeCache {
     }
 
     fn evict(&mut self) -> Option<u32> {
-        let at = self.oldest;
-        if at == NONE {
-            return None;
-        }
-        self.unlink(at);
+        let at = Some(self.idle.oldest).filter(|&at| at != NONE)?;
+        self.idle.unlink(&mut self.stripes, at);
         let number = self[at].number;
         self.table.remove(&number);
         let stripe = &mut self[at];
@@ -112,20 +169,6 @@ impl StripeCache {
         stripe.phase = Phase::Free;
         stripe.number = u64::MAX;
         Some(at)
-    }
-
-    fn unlink(&mut self, at: u32) {
-        let (newer, older) = (self[at].newer, self[at].older);
-        match newer {
-            NONE => self.newest = older,
-            _ => self[newer].older = older,
-        }
-        match older {
-            NONE => self.oldest = newer,
-            _ => self[older].newer = newer,
-        }
-        self[at].newer = NONE;
-        self[at].older = NONE;
     }
 }
 

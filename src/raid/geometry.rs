@@ -274,6 +274,12 @@ impl Geometry {
         ((row / u64::from(self.shard_run)) % u64::from(self.shards)) as usize
     }
 
+    /// Whether an edge between two owners' rows lies before this stripe.
+    pub fn is_edge(&self, stripe: u64) -> bool {
+        let run = self.stripes_per_row() * u64::from(self.shard_run);
+        self.shards > 1 && stripe.is_multiple_of(run) && stripe > 0 && stripe < self.stripes()
+    }
+
     /// The first byte behind the run of rows around `offset` that have one owner.
     pub fn run_end(&self, offset: u64) -> u64 {
         if self.shards == 1 {

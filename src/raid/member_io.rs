@@ -3,6 +3,9 @@
 
 use smallvec::SmallVec;
 
+use super::batch::Body;
+use super::batching::BatchScope;
+use super::gather::Run;
 use super::shard::Shard;
 use super::stripe::Phase;
 use crate::bdev::{Data, Op, Request, Status};
@@ -14,6 +17,13 @@ pub(super) enum PageOp {
     Read,
     Write { fua: bool },
     Zero { fua: bool, deallocate: bool },
+}
+
+impl PageOp {
+    /// Whether it carries bytes to a member.
+    pub(super) fn is_write(self) -> bool {
+        matches!(self, PageOp::Write { .. })
+    }
 }
 
 /// One page to be read from or written to one member.
@@ -39,7 +49,16 @@ pub(super) enum Page {
 
 /// A request to a member, in flight.
 #[derive(Debug)]
-pub(super) struct MemberIo {
+pub(super) enum MemberIo {
+    /// Pages of stripes that are worked on each by itself.
+    Pages(Pages),
+    /// All of a batch that goes to one slot.
+    Batch { slot: u8, key: u32 },
+}
+
+/// Pages of one member that follow one another.
+#[derive(Debug)]
+pub(super) struct Pages {
     slot: u8,
     op: PageOp,
     /// The stripe and role of each page.
@@ -50,8 +69,10 @@ pub(super) struct MemberIo {
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     into: Vec<SegmentsMut>,
-    from: Vec<Segments>,
+    pub(super) from: Vec<Segments>,
     parts: Vec<SmallVec<[(u32, u8); 4]>>,
+    pub(super) runs: Vec<Run>,
+    pub(super) bodies: Vec<Body>,
 }
 
 impl Lists {
@@ -62,11 +83,25 @@ impl Lists {
         }
     }
 
-    fn keep_from(&mut self, mut list: Segments) {
+    pub(super) fn keep_from(&mut self, mut list: Segments) {
         if list.spilled() {
             list.clear();
             self.from.push(list);
         }
+    }
+
+    pub(super) fn keep_run(&mut self, mut run: Run) {
+        if run.spilled() {
+            run.clear();
+            self.runs.push(run);
+        }
+    }
+
+    pub(super) fn keep_body(&mut self, mut body: Body) {
+        for segments in &mut body.by_slot {
+            segments.clear();
+        }
+        self.bodies.push(body);
     }
 }
 
@@ -130,9 +165,11 @@ impl Shard {
         pages.sort_unstable_by_key(|p| (p.slot, p.op, p.number));
         let stripe_bytes = self.geometry.stripe_bytes();
         let blocks_per_page = stripe_bytes / self.block_bytes;
+        let per_row = self.geometry.stripes_per_row();
+        let across = self.batching.scope > BatchScope::Row;
         let mut pages_left = pages.drain(..).peekable();
         while let Some(first) = pages_left.next() {
-            let mut io = MemberIo {
+            let mut io = Pages {
                 slot: first.slot,
                 op: first.op,
                 parts: self.lists.parts.pop().unwrap_or_default(),
@@ -156,6 +193,7 @@ impl Shard {
                     p.slot == io.slot
                         && p.op == io.op
                         && p.number == number + io.parts.len() as u64
+                        && (across || !p.number.is_multiple_of(per_row))
                         && !p.alone
                         && !alone
                         && io.parts.len() < merge
@@ -180,8 +218,9 @@ impl Shard {
             let (slot, count) = (usize::from(io.slot), io.parts.len() as u32);
             self.counters.member_requests += 1;
             self.counters.member_pages += u64::from(count);
+            self.counters.member_bytes += u64::from(count * stripe_bytes);
             let request = Request {
-                token: self.ios.insert(io) as u64,
+                token: self.ios.insert(MemberIo::Pages(io)) as u64,
                 op,
                 lba: number * u64::from(blocks_per_page),
                 blocks: count * blocks_per_page,
@@ -195,7 +234,15 @@ impl Shard {
 
     /// A member request of this shard has ended.
     pub(super) fn member_done(&mut self, token: u64, status: Status, data: Data) {
-        let mut io = self.ios.remove(token as usize);
+        let mut io = match self.ios.remove(token as usize) {
+            MemberIo::Pages(io) => io,
+            MemberIo::Batch { slot, key } => {
+                if let Data::Write(written) = data {
+                    self.lists.keep_from(written);
+                }
+                return self.batch_request_done(key, usize::from(slot), status);
+            }
+        };
         if status != Status::Ok && io.parts.len() > 1 {
             return self.split(io, data);
         }
@@ -243,7 +290,7 @@ impl Shard {
     }
 
     /// Issues the pages of a failed request one by one.
-    fn split(&mut self, io: MemberIo, data: Data) {
+    fn split(&mut self, io: Pages, data: Data) {
         let mut buffers = match data {
             Data::Read(buffers) => buffers,
             Data::None | Data::Write(_) => SegmentsMut::new(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::batch::Body;
 use super::view::View;
 use crate::bdev::{Bdev, Data, Op, Status};
 
@@ -15,6 +16,8 @@ pub enum Message {
     Job(Job),
     /// A job is done.
     Done(Done),
+    /// A run of yours that this node wrote together with its own comes home.
+    Home(Home),
     /// Replace your view, and confirm it.
     Adopt(Arc<View>),
     /// A node has adopted this epoch. To the array's node.
@@ -78,6 +81,24 @@ pub struct Job {
     pub len: u64,
     /// The buffers of this part.
     pub data: Data,
+    /// The host's request goes on before, or behind, the rows of this owner.
+    pub reach: (bool, bool),
+    /// It begins where an earlier one of its node ended.
+    pub streams: bool,
+    /// It is the only request of its node: nothing will come while it waits.
+    pub alone: bool,
+}
+
+/// A run that was another node's follower.
+#[derive(Debug)]
+pub struct Home {
+    /// The link of the run, at its owner.
+    pub(super) index: u32,
+    pub(super) generation: u32,
+    /// Slots whose member did not get (all of) it.
+    pub(super) missing: u64,
+    /// The lists of its buffers, empty.
+    pub(super) body: Body,
 }
 
 /// A job that ended.

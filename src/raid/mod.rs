@@ -11,10 +11,14 @@
 #![forbid(unsafe_code)]
 
 mod array;
+mod batch;
+mod batch_io;
+mod batching;
 mod cache;
 mod channel;
 mod counters;
 mod error;
+mod gather;
 mod geometry;
 mod member_io;
 mod message;
@@ -29,12 +33,15 @@ mod status;
 mod stripe;
 mod view;
 mod volume;
+mod waiting;
 
 pub use array::{Control, RebuildOptions};
+pub use batch::Crossing;
+pub use batching::{BatchScope, Batching};
 pub use counters::Counters;
 pub use error::VolumeError;
 pub use geometry::{CHUNK_BYTES, Geometry, Layout, MEMBERS, Mask, Place, STRIPE_BYTES_MIN};
-pub use message::{Done, Job, Message, NodeId};
+pub use message::{Done, Home, Job, Message, NodeId};
 pub use node::{Effect, Node, NodeConfig};
 pub use plan::{Method, Plan, Situation};
 pub use status::{Process, SlotStatus, State, Status};

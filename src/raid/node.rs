@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::array::{Array, Control};
+use super::batch::Crossing;
+use super::batching::Batching;
 use super::counters::Counters;
 use super::geometry::Geometry;
 use super::message::{Message, NodeId};
 use super::router::{Part, Router};
-use super::shard::{Outcome, Shard};
+use super::shard::{Outcome, Shard, ShardConfig};
 use super::status::StatusCell;
 use super::view::View;
 use crate::bdev::{Bdev, Completion, Op, Request, Status};
@@ -57,6 +59,10 @@ pub struct NodeConfig {
     pub pool: Pool,
     /// Largest request to a member in bytes.
     pub member_request_bytes: u32,
+    /// How stripes are gathered and batched.
+    pub batching: Batching,
+    /// What all nodes of the volume share: the same for all of them.
+    pub crossing: Arc<Crossing>,
     /// Names of the members, `None` where one is missing. Used on node 0.
     pub members: Vec<Option<String>>,
     /// Slots whose members have a volatile cache.
@@ -102,11 +108,12 @@ impl Node {
             stripes,
             pool,
             member_request_bytes,
+            batching,
+            crossing,
             members,
             write_caches,
         } = config;
         assert_eq!(members.len(), geometry.members());
-        let merge = (member_request_bytes / geometry.stripe_bytes()).clamp(1, 64) as usize;
         let array = (id == 0).then(|| Array::new(geometry, nodes, view.clone(), &members, status));
         let slots = members
             .iter()
@@ -117,15 +124,17 @@ impl Node {
             .collect();
         Self {
             id,
-            shard: Shard::new(
+            shard: Shard::new(ShardConfig {
                 id,
                 geometry,
                 block_bytes,
-                view.clone(),
+                view: view.clone(),
                 stripes,
-                merge,
+                member_request_bytes,
                 pool,
-            ),
+                batching,
+                crossing,
+            }),
             router: Router::new(id, geometry, block_bytes, view.clone(), write_caches),
             view,
             array,
@@ -188,6 +197,10 @@ impl Node {
             Message::Done(done) => {
                 self.router.done(done);
                 self.route();
+            }
+            Message::Home(home) => {
+                self.shard.come_home(from, home);
+                self.collect();
             }
             Message::Adopt(view) => self.adopt(view),
             Message::Settled(epoch) => {
@@ -255,7 +268,7 @@ impl Node {
                     }
                 }
             }
-            let ran = self.shard.run();
+            let ran = self.shard.run(now);
             self.collect();
             let talked = !self.loopback.is_empty();
             while let Some(message) = self.loopback.pop_front() {
@@ -275,12 +288,14 @@ impl Node {
 
     /// When [`Node::run`] has something to do without any event.
     pub fn deadline(&self) -> Option<Instant> {
-        self.array.as_ref()?.deadline()
+        let array = self.array.as_ref().and_then(|a| a.deadline());
+        let shard = self.shard.deadline();
+        array.into_iter().chain(shard).min()
     }
 
     /// What this node has done.
     pub fn counters(&self) -> Counters {
-        self.shard.counters
+        self.shard.counters()
     }
 
     /// Host requests under way.
@@ -377,6 +392,9 @@ impl Node {
         for (origin, done) in out.done.drain(..) {
             self.send(origin, Message::Done(done));
         }
+        for (owner, home) in out.homes.drain(..) {
+            self.send(owner, Message::Home(home));
+        }
         for (slot, status) in out.failures.drain(..) {
             self.report(slot, status);
         }
@@ -408,6 +426,7 @@ impl Outcome {
         emptied.requests.append(&mut self.requests);
         emptied.done.append(&mut self.done);
         emptied.failures.append(&mut self.failures);
+        emptied.homes.append(&mut self.homes);
         emptied.rebuilt = emptied.rebuilt.or(self.rebuilt.take());
         *self = emptied;
     }

@@ -1,6 +1,6 @@
 //! A shard's part of a rebuild: its own stripes of the window that the view grants.
 
-use super::shard::Shard;
+use super::shard::{Pace, Shard};
 use super::stripe::{Fragment, FragmentKind, NONE};
 use crate::bdev::Status;
 
@@ -73,7 +73,7 @@ impl Shard {
                 len: self.geometry.stripe_bytes(),
                 at: window.epoch as u32,
             };
-            if !self.attach(number, row, fragment) {
+            if !self.attach(number, row, fragment, Pace::Prompt) {
                 return;
             }
             let window = self.window.as_mut().expect("looked at above");

@@ -5,12 +5,13 @@
 
 use smallvec::SmallVec;
 
+use super::batching::BatchScope;
 use super::geometry::Mask;
 use super::member_io::{Page, PageIo, PageOp};
 use super::payload;
 use super::plan::{Method, Plan, Situation};
 use super::shard::Shard;
-use super::stripe::{FragmentKind, Fragments, NONE, Phase, Stripe};
+use super::stripe::{FragmentKind, Fragments, NONE, Phase, Reach, Stripe};
 use super::view::View;
 use crate::bdev::{Data, Op, Status};
 use crate::memory::{Buf, BufMut};
@@ -98,6 +99,9 @@ impl Shard {
         let Some(plan) = survey.situation.plan() else {
             return self.hopeless(at);
         };
+        if plan.read != 0 && !again && !self.charge(at) {
+            return;
+        }
         let pages = plan.read.count_ones()
             + u32::from(plan.rebuild.is_some())
             + u32::from(plan.method != Method::None)
@@ -244,6 +248,7 @@ impl Shard {
 
     /// All old bytes are at hand: run the fragments in order, compute parity, store.
     fn apply(&mut self, at: u32) {
+        self.discharge(at);
         let stripe_bytes = self.geometry.stripe_bytes() as usize;
         let data = self.geometry.data();
         let stripe = &mut self.cache[at];
@@ -277,7 +282,9 @@ impl Shard {
             let (from, to) = (f.start as usize, (f.start + f.len) as usize);
             let (start, len) = (f.at as usize, f.len as usize);
             let owned = &mut self.jobs[f.job as usize];
-            fua |= owned.fua();
+            fua |= owned.job.op.is_fua();
+            stripe.reach.before |= owned.job.reach.0;
+            stripe.reach.after |= owned.job.reach.1;
             let draft = &mut self.drafts[role];
             match (f.kind, &mut owned.job.data) {
                 (FragmentKind::Read, Data::Read(segments)) => {
@@ -385,12 +392,20 @@ impl Shard {
         self.store(at, op);
     }
 
-    /// Issues the writes of a round: what is new, and what is to be healed or rebuilt.
+    /// Issues the writes of a round: what is new, and what is to be healed or rebuilt. A stripe
+    /// that is written whole is left to the batches of this turn.
     fn store(&mut self, at: u32, op: PageOp) {
         let stripe = &mut self.cache[at];
-        stripe.phase = Phase::Writing;
+        stripe.op = op;
         let known = stripe.cached();
         stripe.heal &= known | stripe.dirty;
+        let whole = stripe.dirty == (2 << self.geometry.data()) - 1;
+        if whole && self.batching.scope > BatchScope::Off {
+            stripe.phase = Phase::Batched;
+            self.gathered.push(at);
+            return;
+        }
+        stripe.phase = Phase::Writing;
         for role in roles(stripe.dirty | stripe.heal) {
             let slot = self.geometry.member(stripe.row, role);
             if !self.view.writable(slot, stripe.row) {
@@ -483,6 +498,7 @@ impl Shard {
         stripe.spare.clear();
         stripe.phase = Phase::Ready;
         self.ready.push_back(at);
+        self.discharge(at);
     }
 
     /// Ends a round that could not be done. What the members hold now is not known here.
@@ -496,6 +512,7 @@ impl Shard {
     fn end_round(&mut self, at: u32, status: Status) {
         let stripe = &mut self.cache[at];
         assert_eq!(stripe.in_flight, 0, "a round ends with its I/O");
+        assert_eq!(stripe.batch, NONE, "a round ends behind its batch");
         let number = stripe.number;
         let mut next = std::mem::replace(&mut stripe.round, Fragments::EMPTY).first;
         stripe.plan = None;
@@ -505,10 +522,14 @@ impl Shard {
         stripe.unwritten = 0;
         stripe.own = 0;
         stripe.dirty = 0;
+        stripe.reach = Reach::default();
         if stripe.pending.is_empty() {
             stripe.solo = false;
+            self.discharge(at);
+            debug_assert!(self.crossing.links().at_rest(self.link(at)));
             self.cache.release(at);
         } else {
+            // What came meanwhile may have been charged already, and reads ahead with that.
             stripe.phase = Phase::Ready;
             self.ready.push_back(at);
         }

@@ -13,6 +13,7 @@ use super::message::{Done, Job, NodeId};
 use super::node::Effect;
 use super::payload;
 use super::view::View;
+use super::waiting::Streams;
 use crate::bdev::{Completion, Data, Op, Request, Status};
 use crate::memory::SegmentsMut;
 
@@ -50,6 +51,8 @@ struct HostRequest {
     pieces: Vec<Piece>,
     /// Slots that failed to flush.
     unflushed: u64,
+    /// A write that begins where an earlier one ended.
+    streams: bool,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,8 @@ pub(super) struct Router {
     /// Flushes that wait until all nodes know of a failed member.
     settling: Vec<u32>,
     parts: VecDeque<Part>,
+    /// Where sequential writers have come to.
+    streams: Streams,
 }
 
 impl Router {
@@ -95,6 +100,7 @@ impl Router {
             spare: Vec::new(),
             settling: Vec::new(),
             parts: VecDeque::with_capacity(256),
+            streams: Streams::new(),
         }
     }
 
@@ -178,6 +184,10 @@ impl Router {
             let bytes = u64::from(blocks) * block;
             return self.complete(completion, op, bytes);
         }
+        let start = lba * block;
+        let end = start + u64::from(blocks) * block;
+        let streams = matches!(op, Op::Write { .. } | Op::WriteZeroes { .. })
+            && self.streams.follows(start, end, 0);
         let at = self.requests.insert(HostRequest {
             token,
             op,
@@ -189,6 +199,7 @@ impl Router {
             data,
             pieces: self.spare.pop().unwrap_or_default(),
             unflushed: 0,
+            streams,
         }) as u32;
         match op {
             Op::Flush => self.flush(at),
@@ -242,6 +253,9 @@ impl Router {
                     offset,
                     len,
                     data: Data::Read(buffers),
+                    reach: (false, false),
+                    streams: false,
+                    alone: false,
                 };
                 Part::Owner(self.geometry.owner(place.row), job)
             };
@@ -251,6 +265,7 @@ impl Router {
 
     /// Anything else, run of rows by run of rows, to the owners.
     fn hand_out(&mut self, at: u32) {
+        let alone = self.requests.len() == 1;
         let host = &mut self.requests[at as usize];
         while host.cut < host.len && host.left < PARTS {
             let offset = host.offset + host.cut;
@@ -275,6 +290,9 @@ impl Router {
                 offset,
                 len,
                 data,
+                reach: (offset > host.offset, host.cut < host.len),
+                streams: host.streams,
+                alone,
             };
             let owner = self.geometry.owner(row);
             self.parts.push_back(Part::Owner(owner, job));
@@ -336,6 +354,9 @@ impl Router {
             offset,
             len,
             data,
+            reach: (false, false),
+            streams: false,
+            alone: false,
         };
         let owner = self.geometry.owner(row);
         self.parts.push_back(Part::Owner(owner, job));

@@ -7,17 +7,23 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use slab::Slab;
 
+use super::batch::Crossing;
+use super::batch::mutation::{self, Mutation};
+use super::batching::{BatchScope, Batching};
 use super::cache::StripeCache;
 use super::counters::Counters;
+use super::gather::Batch;
 use super::geometry::Geometry;
 use super::member_io::{Lists, MemberIo, PageIo};
-use super::message::{Done, Job, NodeId};
+use super::message::{Done, Home, Job, NodeId};
 use super::rebuild::Window;
 use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
 use super::view::View;
+use super::waiting::{Patience, Streams};
 use crate::bdev::{Op, Request, Status};
 use crate::memory::{Buf, BufMut, Pool};
 
@@ -30,6 +36,8 @@ pub(super) struct Outcome {
     pub done: Vec<(NodeId, Done)>,
     /// Members that failed, by slot.
     pub failures: Vec<(usize, Status)>,
+    /// Runs of other shards that were written here, with their owners.
+    pub homes: Vec<(NodeId, Home)>,
     /// The rebuild window of this epoch is done; the stripe that could not be rebuilt, if any.
     pub rebuilt: Option<(u64, Option<u64>)>,
 }
@@ -45,15 +53,6 @@ pub(super) struct OwnedJob {
     pub status: Status,
 }
 
-impl OwnedJob {
-    pub(super) fn fua(&self) -> bool {
-        match self.job.op {
-            Op::Write { fua } | Op::WriteZeroes { fua, .. } | Op::CompareAndWrite { fua } => fua,
-            Op::Read | Op::Compare | Op::Flush => false,
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) id: NodeId,
@@ -61,19 +60,33 @@ pub(super) struct Shard {
     pub(super) block_bytes: u32,
     /// Most pages in one member request.
     pub(super) merge: usize,
+    pub(super) batching: Batching,
+    pub(super) crossing: Arc<Crossing>,
+    /// The latest time that anybody told.
+    pub(super) now: Option<Instant>,
     pub(super) view: Arc<View>,
     pub(super) settled: Arc<View>,
     pub(super) cache: StripeCache,
     pub(super) fragments: Slab<Fragment>,
     pub(super) jobs: Slab<OwnedJob>,
     /// Jobs that are not wholly in their stripes yet, in order of arrival.
-    intake: VecDeque<u32>,
+    pub(super) intake: VecDeque<u32>,
     /// Stripes that begin a round at the end of the turn.
     pub(super) ready: VecDeque<u32>,
     /// Stripes that wait for pages, in order.
     pub(super) starved: VecDeque<u32>,
+    /// Stripes that wait for the pre-read budget, in order.
+    pub(super) delayed: VecDeque<u32>,
     /// Stripes that wait until all nodes know of a failure.
     pub(super) settling: Vec<u32>,
+    /// Where sequential writers have come to, whatever node they came in at.
+    pub(super) streams: Streams,
+    pub(super) patience: Patience,
+    /// Stripes of this turn that are written whole.
+    pub(super) gathered: Vec<u32>,
+    pub(super) batches: Slab<Batch>,
+    /// Batches that neighbours may join.
+    pub(super) open: Vec<u32>,
     pub(super) pool: Pool,
     /// A page of zeros, for everybody.
     pub(super) zero: Buf,
@@ -88,21 +101,46 @@ pub(super) struct Shard {
     pub(super) counters: Counters,
 }
 
+/// What a shard is made of.
+#[derive(Debug)]
+pub(super) struct ShardConfig {
+    pub id: NodeId,
+    pub geometry: Geometry,
+    pub block_bytes: u32,
+    pub view: Arc<View>,
+    /// Stripes of the cache.
+    pub stripes: usize,
+    /// Most bytes of one member request.
+    pub member_request_bytes: u32,
+    /// Pages of a stripe's bytes each.
+    pub pool: Pool,
+    pub batching: Batching,
+    pub crossing: Arc<Crossing>,
+}
+
+/// Most pages of one member request.
+const MERGE: u32 = 64;
 /// Most fragments of one shard in their stripes at once.
 const FRAGMENTS: usize = 16 * 1024;
 
 impl Shard {
-    /// A shard with `stripes` stripes and the pages of `pool`, one stripe's bytes each, that puts
-    /// at most `merge` pages into one member request.
-    pub(super) fn new(
-        id: NodeId,
-        geometry: Geometry,
-        block_bytes: u32,
-        view: Arc<View>,
-        stripes: usize,
-        merge: usize,
-        pool: Pool,
-    ) -> Self {
+    /// A shard with nothing in its cache.
+    pub(super) fn new(config: ShardConfig) -> Self {
+        let ShardConfig {
+            id,
+            geometry,
+            block_bytes,
+            view,
+            stripes,
+            member_request_bytes,
+            pool,
+            batching,
+            crossing,
+        } = config;
+        let merge = match batching.scope {
+            BatchScope::Off => 1,
+            _ => (member_request_bytes / geometry.stripe_bytes()).clamp(1, MERGE),
+        };
         let stripe_bytes = geometry.stripe_bytes() as usize;
         assert!(pool.slot_size() >= stripe_bytes, "a page holds a stripe");
         assert!(pool.capacity() > Self::pages_min(geometry.members()));
@@ -113,7 +151,10 @@ impl Shard {
             id,
             geometry,
             block_bytes,
-            merge,
+            merge: merge as usize,
+            batching,
+            crossing,
+            now: None,
             settled: view.clone(),
             view,
             cache: StripeCache::new(stripes, geometry.members()),
@@ -122,7 +163,13 @@ impl Shard {
             intake: VecDeque::with_capacity(1024),
             ready: VecDeque::with_capacity(stripes),
             starved: VecDeque::with_capacity(stripes),
+            delayed: VecDeque::with_capacity(stripes),
             settling: Vec::with_capacity(stripes),
+            streams: Streams::new(),
+            patience: Patience::default(),
+            gathered: Vec::with_capacity(stripes),
+            batches: Slab::with_capacity(stripes),
+            open: Vec::with_capacity(16),
             pool,
             zero: zero.freeze(),
             drafts: (0..geometry.members()).map(|_| None).collect(),
@@ -143,11 +190,16 @@ impl Shard {
 
     /// Takes on a part of a host's request. Its fragments join their stripes at once if there is
     /// room, else as room comes.
-    pub(super) fn accept(&mut self, job: Job) {
+    pub(super) fn accept(&mut self, mut job: Job) {
         debug_assert_eq!(
             self.geometry.owner(self.geometry.place(job.offset).row),
             self.id
         );
+        if matches!(job.op, Op::Write { .. } | Op::WriteZeroes { .. }) {
+            let slack = self.geometry.row_bytes();
+            let end = job.offset + job.len;
+            job.streams |= self.streams.follows(job.offset, end, slack);
+        }
         let at = self.jobs.insert(OwnedJob {
             job,
             admitted: 0,
@@ -203,7 +255,17 @@ impl Shard {
                 len,
                 at: owned.admitted as u32,
             };
-            if !self.attach(number, place.row, fragment) {
+            let pace = match fragment.kind {
+                FragmentKind::Write | FragmentKind::Zero => {
+                    match self.may_wait(&owned.job, place.row) {
+                        true => Pace::Patient,
+                        false if owned.job.op.is_fua() => Pace::Urgent,
+                        false => Pace::Prompt,
+                    }
+                }
+                _ => Pace::Prompt,
+            };
+            if !self.attach(number, place.row, fragment, pace) {
                 return false;
             }
             let owned = &mut self.jobs[at as usize];
@@ -213,19 +275,38 @@ impl Shard {
     }
 
     /// Puts a fragment into its stripe; `false` while there is no stripe to be had.
-    pub(super) fn attach(&mut self, number: u64, row: u64, fragment: Fragment) -> bool {
+    pub(super) fn attach(&mut self, number: u64, row: u64, fragment: Fragment, pace: Pace) -> bool {
         let Some(at) = self.cache.acquire(number, row) else {
             return false;
         };
+        let phase = self.cache[at].phase;
+        if mutation::on(Mutation::R11)
+            && phase == Phase::Batched
+            && fragment.kind == FragmentKind::Rebuild
+        {
+            return true;
+        }
+        let len = fragment.len;
         let index = self.fragments.insert(fragment) as u32;
         let stripe = &mut self.cache[at];
         let fresh = stripe.pending.is_empty();
         let mut pending = stripe.pending;
         append(&mut self.fragments, &mut pending, index);
         stripe.pending = pending;
-        // It was idle or new exactly if this is its first fragment and no round is under way.
-        if fresh && stripe.phase == Phase::Ready && stripe.round.is_empty() {
-            self.ready.push_back(at);
+        match phase {
+            // It was idle or new exactly if this is its first fragment and no round is under way.
+            Phase::Ready if fresh && stripe.round.is_empty() => {
+                if pace != Pace::Patient || !self.begin_wait(at, len) {
+                    self.ready.push_back(at);
+                }
+            }
+            Phase::Waiting => self.fill(at, len, pace != Pace::Patient),
+            Phase::Batched if mutation::on(Mutation::R6) => {
+                self.cache[at].phase = Phase::Ready;
+                self.ready.push_back(at);
+            }
+            Phase::Batched if pace == Pace::Urgent => self.hurry(at),
+            _ => {}
         }
         true
     }
@@ -262,6 +343,7 @@ impl Shard {
     /// Replaces the view. What is under way goes on, and looks at the new one at its next step.
     pub(super) fn adopt(&mut self, view: &Arc<View>) {
         self.view = view.clone();
+        self.hasten_all();
         self.open_window();
         if !view.online {
             for at in std::mem::take(&mut self.settling) {
@@ -287,11 +369,14 @@ impl Shard {
 
     /// The end of a turn: begins what has gathered, and merges the I/O of all stripes.
     /// Says whether anything was done.
-    pub(super) fn run(&mut self) -> bool {
+    pub(super) fn run(&mut self, now: Instant) -> bool {
+        self.now = Some(now);
         let mut worked = self.recall();
         loop {
             self.admit();
             self.fill_window();
+            self.end_waits();
+            self.end_delays();
             // In order, and not past the first that still can't have its pages.
             while let Some(at) = self.starved.pop_front() {
                 self.cache[at].phase = Phase::Ready;
@@ -314,14 +399,42 @@ impl Shard {
             }
             worked = true;
         }
+        let issued = self.counters.member_requests;
+        self.form_batches();
+        self.tend_batches();
         self.issue();
-        worked
+        worked | !self.ready.is_empty() | (self.counters.member_requests > issued)
+    }
+
+    /// Counts so far, and how many stripes wait or read ahead now.
+    pub(super) fn counters(&self) -> Counters {
+        let links = self.crossing.links();
+        Counters {
+            lock_waits: links.lock_waits(self.id),
+            preread_active: u64::from(links.preread_active(self.id)),
+            waiting: self.waiting() as u64,
+            ..self.counters
+        }
     }
 
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.fragments.is_empty() && self.jobs.is_empty() && self.ios.is_empty()
+        self.fragments.is_empty()
+            && self.jobs.is_empty()
+            && self.ios.is_empty()
+            && self.batches.is_empty()
     }
+}
+
+/// How a fragment wants to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// May wait a little for more of its stripe.
+    Patient,
+    /// At the end of the turn.
+    Prompt,
+    /// As prompt; it does not wait for a batch either.
+    Urgent,
 }
 
 /// Puts a fragment at the end of a list.

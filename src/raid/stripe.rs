@@ -1,6 +1,9 @@
 //! One stripe in the cache: what is known of its bytes, who waits for it, what it is doing.
 
+use std::time::Instant;
+
 use super::geometry::Mask;
+use super::member_io::PageOp;
 use super::plan::Plan;
 use crate::memory::{Buf, BufMut};
 
@@ -56,6 +59,13 @@ impl Fragments {
     }
 }
 
+/// Where the requests that wrote a stripe go on, beyond the rows of its owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    pub before: bool,
+    pub after: bool,
+}
+
 /// Where a stripe is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -63,12 +73,18 @@ pub(super) enum Phase {
     Free,
     /// Nothing to do; what it has cached may be thrown away.
     Idle,
+    /// Has writes of a part of it, and waits for the rest.
+    Waiting,
     /// Has fragments, begins its round at the end of the turn.
     Ready,
+    /// As many stripes read before they write as may: waits until one of them is done.
+    Delayed,
     /// Could not begin for want of pages.
     Starved,
     /// Reads of its round are in flight.
     Reading,
+    /// Overwritten whole: what is to be written is a part of a batch, here or at a neighbour's.
+    Batched,
     /// Writes of its round are in flight.
     Writing,
     /// Written, but for a member that failed: waits until every node knows of it.
@@ -91,6 +107,18 @@ pub(super) struct Stripe {
     pub pending: Fragments,
     /// Fragments of this round.
     pub round: Fragments,
+    /// Bytes of the pending fragments, counted while it waits.
+    pub filled: u32,
+    /// When its wait ends at the latest.
+    pub wait_until: Option<Instant>,
+    /// It asked for a charge of the pre-read budget since it last gave one back.
+    pub charged: bool,
+    /// What the round's writes do.
+    pub op: PageOp,
+    /// A host's request goes on before the first, or behind the last stripe of the row.
+    pub reach: Reach,
+    /// The batch that it is in.
+    pub batch: u32,
     /// Take one fragment a round: together they can't be served, alone some may.
     pub solo: bool,
     pub plan: Option<Plan>,
@@ -124,6 +152,12 @@ impl Stripe {
             covered: vec![0; members].into(),
             pending: Fragments::EMPTY,
             round: Fragments::EMPTY,
+            filled: 0,
+            wait_until: None,
+            charged: false,
+            op: PageOp::Read,
+            reach: Reach::default(),
+            batch: NONE,
             solo: false,
             plan: None,
             spare: Vec::with_capacity(members + 2),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::array::{Control, RebuildOptions};
+use super::batch::Crossing;
+use super::batching::Batching;
 use super::channel::VolumeChannel;
 use super::counters::Counters;
 use super::error::VolumeError;
@@ -39,6 +41,8 @@ pub struct VolumeConfig {
     pub stripes: usize,
     /// The pace of rebuilds.
     pub rebuild: RebuildOptions,
+    /// How stripes are gathered and batched.
+    pub batching: Batching,
 }
 
 impl VolumeConfig {
@@ -53,12 +57,11 @@ impl VolumeConfig {
             shard_run: 16,
             stripes: 1024,
             rebuild: RebuildOptions::default(),
+            batching: Batching::default(),
         }
     }
 }
 
-/// Requests to members are cut at this many bytes, or at what the smallest of them takes.
-const MEMBER_REQUEST_BYTES: u32 = 256 << 10;
 /// Largest request to a volume in bytes.
 const REQUEST_BYTES: u32 = 16 << 20;
 /// Messages in each ring between two reactors.
@@ -140,7 +143,11 @@ impl Volume {
         let write_cache = infos().any(|i| i.write_cache);
         let member_request = infos()
             .map(|i| i.max_blocks.saturating_mul(block_bytes))
-            .fold(MEMBER_REQUEST_BYTES, u32::min);
+            .fold(config.batching.request_bytes, u32::min);
+        let crossing = Arc::new(Crossing::new(
+            &vec![config.stripes; nodes],
+            config.batching.preread_limit,
+        ));
         let block = u64::from(block_bytes);
         let info = Arc::new(Info {
             name: config.name.clone(),
@@ -178,6 +185,8 @@ impl Volume {
                     stripes: config.stripes,
                     pool,
                     member_request_bytes: member_request,
+                    batching: config.batching,
+                    crossing: crossing.clone(),
                     members: members
                         .iter()
                         .map(|m| m.as_ref().map(|m| m.info().name.clone()))
@@ -309,22 +318,9 @@ impl Bdev for Volume {
             State::Offline => "offline",
         };
         let c = self.counters();
-        serde_json::json!({
-            "stripe_cache": {
-                "state": state,
-                "full_writes": c.full_writes,
-                "reconstruct_writes": c.reconstruct_writes,
-                "modify_writes": c.modify_writes,
-                "parityless_writes": c.parityless_writes,
-                "pages_read": c.pages_read,
-                "cache_hits": c.cache_hits,
-                "reconstructed": c.reconstructed,
-                "corrected_reads": c.corrected_reads,
-                "unrecovered": c.unrecovered,
-                "member_requests": c.member_requests,
-                "member_pages": c.member_pages,
-            }
-        })
+        let mut cache = c.to_json();
+        cache["state"] = state.into();
+        serde_json::json!({ "stripe_cache": cache })
     }
 }
 

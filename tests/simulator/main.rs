@@ -11,21 +11,42 @@ mod world;
 
 use std::time::{Duration, Instant};
 
+use stripewise::raid::Counters;
 use world::{Faults, World};
 
 /// Runs one seed of one kind of weather.
-fn run(seed: u64, faults: Faults) {
+fn run(seed: u64, faults: Faults) -> Counters {
     let outcome = std::panic::catch_unwind(|| World::new(seed, faults).run());
-    if let Err(panic) = outcome {
+    outcome.unwrap_or_else(|panic| {
         eprintln!("simulator: seed {seed} with {faults:?} failed");
-        std::panic::resume_unwind(panic);
-    }
+        std::panic::resume_unwind(panic)
+    })
 }
 
+/// Runs some seeds, and looks whether what can only go wrong where it happens has happened.
 fn run_all(faults: Faults, seeds: std::ops::Range<u64>) {
-    match std::env::var("STRIPEWISE_SIM_SEED") {
-        Ok(seed) => run(seed.parse().expect("a number"), faults),
-        Err(_) => seeds.for_each(|seed| run(seed, faults)),
+    if let Ok(seed) = std::env::var("STRIPEWISE_SIM_SEED") {
+        run(seed.parse().expect("a number"), faults);
+        return;
+    }
+    let mut sum = Counters::default();
+    seeds.for_each(|seed| sum.add(&run(seed, faults)));
+    println!("{sum:#?}");
+    let happened = [
+        ("batches", sum.batches),
+        ("joins", sum.joins),
+        ("crossings", sum.crossings),
+        ("joins refused", sum.joins_refused.iter().sum()),
+        ("waits", sum.waits),
+        ("waits filled", sum.waits_filled),
+        ("delays", sum.delayed),
+        ("starved rounds", sum.starved),
+    ];
+    for (what, times) in happened {
+        assert!(times > 0, "no {what}: the seeds do not test them");
+    }
+    if matches!(faults, Faults::Loss | Faults::Chaos) {
+        assert!(sum.broken > 0, "no batch was broken");
     }
 }
 

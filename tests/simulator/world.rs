@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use stripewise::bdev::{self, Bdev, Completion, Data, Info, Op, OpenError, Request, Status};
 use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
 use stripewise::raid::{
-    Control, Effect, Geometry, Layout, Message, Node, NodeConfig, RebuildOptions, View, VolumeError,
+    BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, Message, Node, NodeConfig,
+    RebuildOptions, View, VolumeError,
 };
 
 use crate::disk::Disk;
@@ -139,6 +140,24 @@ impl World {
         let names: Vec<_> = (0..members).map(|m| Some(format!("disk{m}"))).collect();
         let view = Arc::new(View::first(None));
         let write_caches = random.next() & ((1 << members) - 1);
+        let batching = Batching {
+            scope: random.pick(&[
+                BatchScope::Off,
+                BatchScope::Row,
+                BatchScope::Rows,
+                BatchScope::Owners,
+                BatchScope::Owners,
+                BatchScope::Owners,
+            ]),
+            request_bytes: 4096 << random.below(6),
+            preread_limit: 1 + random.below(6) as u32,
+            partial_wait: Duration::from_micros(random.pick(&[0, 100, 2000])),
+            join_wait: Duration::from_micros(random.pick(&[0, 300, 3000])),
+        };
+        let stripes: Vec<_> = (0..node_count)
+            .map(|_| 2 + random.below(30) as usize)
+            .collect();
+        let crossing = Arc::new(Crossing::new(&stripes, batching.preread_limit));
         let nodes = (0..node_count)
             .map(|id| {
                 let pages = Node::pages_min(members) + 1 + random.below(40) as usize;
@@ -149,9 +168,11 @@ impl World {
                     geometry,
                     block_bytes: block,
                     view: view.clone(),
-                    stripes: 2 + random.below(30) as usize,
+                    stripes: stripes[id],
                     pool: Pool::new(&arena, stripe as usize, pages).expect("room"),
-                    member_request_bytes: 4096 << random.below(6),
+                    member_request_bytes: batching.request_bytes,
+                    batching,
+                    crossing: crossing.clone(),
                     members: names.clone(),
                     write_caches,
                 })
@@ -192,7 +213,8 @@ impl World {
         world
     }
 
-    pub fn run(mut self) {
+    /// Runs it to its end; returns what its nodes have counted.
+    pub fn run(mut self) -> Counters {
         let steps = 300 + self.random.below(1500);
         for step in 0..steps {
             self.step(step, steps);
@@ -206,6 +228,13 @@ impl World {
             "{} requests failed",
             self.failures
         );
+        let mut counters = Counters::default();
+        for node in &self.nodes {
+            counters.add(&node.counters());
+        }
+        assert_eq!(counters.preread_active, 0, "charges are left over");
+        assert_eq!(counters.waiting, 0, "stripes still wait");
+        counters
     }
 
     /// One random thing happens.

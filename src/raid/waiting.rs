@@ -1,0 +1,220 @@
+//! Stripes that wait before they begin: those of which a stream has written a part, for the rest;
+//! and those that would read before they write, for the budget of such stripes.
+
+use super::batch::{Charge, LinkId};
+use super::message::Job;
+use super::shard::Shard;
+use super::stripe::Phase;
+
+/// Streams that a shard, or a router, keeps in mind.
+const STREAMS: usize = 16;
+/// Stripes that do not wait, at most, after waits in vain.
+const DISCOURAGED: u32 = 4096;
+
+/// Where the latest sequential writers have come to.
+#[derive(Debug)]
+pub(super) struct Streams {
+    ends: [u64; STREAMS],
+    next: usize,
+}
+
+impl Streams {
+    pub(super) fn new() -> Self {
+        Self {
+            ends: [u64::MAX; STREAMS],
+            next: 0,
+        }
+    }
+
+    /// Notes a write of `offset..end`, and says whether it goes on where an earlier one ended, give
+    /// or take `slack` bytes (requests of a stream overtake one another on their way).
+    pub(super) fn follows(&mut self, offset: u64, end: u64, slack: u64) -> bool {
+        let near = |known: &u64| known.abs_diff(offset) <= slack;
+        if let Some(at) = self.ends.iter().position(near) {
+            self.ends[at] = self.ends[at].max(end);
+            return true;
+        }
+        self.ends[self.next] = end;
+        self.next = (self.next + 1) % STREAMS;
+        false
+    }
+}
+
+/// Learns from waits that were in vain: after each, twice as many stripes do not wait at all.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    skip: u32,
+    penalty: u32,
+}
+
+impl Patience {
+    fn allows(&mut self) -> bool {
+        let allowed = self.skip == 0;
+        self.skip = self.skip.saturating_sub(1);
+        allowed
+    }
+
+    fn won(&mut self) {
+        self.penalty = 0;
+    }
+
+    fn lost(&mut self) {
+        self.penalty = (2 * self.penalty + 1).min(DISCOURAGED);
+        self.skip = self.penalty;
+    }
+}
+
+impl Shard {
+    /// Whether the write of `job` to `row` may wait for more: it is a stream's, more is likely to
+    /// come, and nobody is in a hurry.
+    pub(super) fn may_wait(&self, job: &Job, row: u64) -> bool {
+        if !job.streams || job.alone || job.op.is_fua() || self.batching.partial_wait.is_zero() {
+            return false;
+        }
+        let row_bytes = self.geometry.row_bytes();
+        let start = row * row_bytes;
+        let whole = job.offset <= start && job.offset + job.len >= start + row_bytes;
+        !whole && self.now.is_some()
+    }
+
+    /// Lets a stripe with its first fragment wait, if waiting has been worth while.
+    pub(super) fn begin_wait(&mut self, at: u32, bytes: u32) -> bool {
+        let Some(now) = self.now.filter(|_| self.patience.allows()) else {
+            return false;
+        };
+        let stripe = &mut self.cache[at];
+        stripe.filled = bytes;
+        stripe.wait_until = Some(now + self.batching.partial_wait);
+        self.cache.wait(at);
+        self.counters.waits += 1;
+        true
+    }
+
+    /// More came for a stripe that waits. It begins if it has all it can get, or if what came is
+    /// in a hurry.
+    pub(super) fn fill(&mut self, at: u32, bytes: u32, hurry: bool) {
+        let all = self.geometry.stripe_bytes() * self.geometry.data() as u32;
+        let stripe = &mut self.cache[at];
+        stripe.filled = stripe.filled.saturating_add(bytes);
+        if stripe.filled >= all {
+            self.patience.won();
+            self.counters.waits_filled += 1;
+        } else if !hurry {
+            return;
+        }
+        self.cache.wake(at);
+        self.ready.push_back(at);
+    }
+
+    /// Ends waits whose time has come, and all of them where others wait for stripes or pages.
+    pub(super) fn end_waits(&mut self) {
+        let pressed = !self.starved.is_empty() || !self.intake.is_empty() || !self.view.online;
+        while let Some(at) = self.cache.longest_waiting() {
+            let until = self.cache[at].wait_until;
+            if !pressed && until > self.now {
+                return;
+            }
+            self.patience.lost();
+            self.cache.wake(at);
+            self.ready.push_back(at);
+        }
+    }
+
+    /// The link of a stripe.
+    pub(super) fn link(&self, at: u32) -> LinkId {
+        LinkId {
+            shard: self.id as u16,
+            index: at,
+        }
+    }
+
+    /// Asks for the right to read before writing; else the stripe waits for it, and holds nothing
+    /// meanwhile.
+    pub(super) fn charge(&mut self, at: u32) -> bool {
+        match self.crossing.links().charge(self.link(at)) {
+            Charge::Held => {
+                self.cache[at].charged = true;
+                true
+            }
+            Charge::Full => {
+                let stripe = &mut self.cache[at];
+                stripe.phase = Phase::Delayed;
+                stripe.forget();
+                self.counters.delayed += 1;
+                self.delayed.push_back(at);
+                false
+            }
+            Charge::Follower => unreachable!("a stripe that is away does not begin a round"),
+        }
+    }
+
+    /// A write in a hurry came for a stripe whose batch may still be open: its charge is taken now,
+    /// ahead of those that are delayed, and the batch does not wait any longer.
+    pub(super) fn hurry(&mut self, at: u32) {
+        if self.crossing.links().charge(self.link(at)) == Charge::Held {
+            self.cache[at].charged = true;
+        }
+        self.hasten(self.cache[at].batch);
+    }
+
+    /// Gives back what the stripe was charged.
+    pub(super) fn discharge(&mut self, at: u32) {
+        if std::mem::take(&mut self.cache[at].charged) {
+            self.crossing.links().discharge(self.link(at));
+        }
+    }
+
+    /// Lets as many delayed stripes try again as there are charges left, before any other.
+    pub(super) fn end_delays(&mut self) {
+        if self.delayed.is_empty() {
+            return;
+        }
+        let active = self.crossing.links().preread_active(self.id);
+        let free = self.batching.preread_limit.saturating_sub(active) as usize;
+        for _ in 0..free.min(self.delayed.len()) {
+            let at = self.delayed.pop_front().expect("counted above");
+            self.cache[at].phase = Phase::Ready;
+            self.ready.push_front(at);
+        }
+    }
+
+    /// Stripes that wait, for more writes or for the budget.
+    pub(super) fn waiting(&self) -> usize {
+        self.delayed.len() + self.cache.waiting()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_known_by_where_it_ended() {
+        let mut streams = Streams::new();
+        assert!(!streams.follows(0, 4096, 0));
+        assert!(streams.follows(4096, 8192, 0));
+        assert!(!streams.follows(4096, 8192, 0), "it has gone on since");
+        assert!(streams.follows(4096, 8192, 4096), "near enough");
+        // As many others as are kept in mind push it out.
+        for n in 1..=STREAMS as u64 {
+            assert!(!streams.follows(n << 30, (n << 30) + 1, 0));
+        }
+        assert!(!streams.follows(8192, 12288, 0));
+    }
+
+    #[test]
+    fn waits_in_vain_become_rare() {
+        let mut patience = Patience::default();
+        assert!(patience.allows());
+        patience.lost();
+        assert!(!patience.allows());
+        assert!(patience.allows());
+        patience.lost();
+        let refused = (0..100).take_while(|_| !patience.allows()).count();
+        assert_eq!(refused, 3);
+        patience.won();
+        patience.lost();
+        assert!(!patience.allows());
+        assert!(patience.allows());
+    }
+}
