@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use stripewise::bdev::{self, Bdev, Completion, Data, Info, Op, OpenError, Request, Status};
 use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
 use stripewise::raid::{
-    BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, Message, Node, NodeConfig,
-    RebuildOptions, View, VolumeError,
+    BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, Message, Node,
+    NodeConfig, RebuildOptions, View, VolumeError,
 };
 
 use crate::disk::Disk;
@@ -112,6 +112,10 @@ pub struct World {
     next_request: u64,
     /// Ranges just written, to be read back through another node at once.
     to_read_back: Vec<(u64, u32)>,
+    /// Rows that follow one another with one owner.
+    run: u32,
+    /// Where the host's stream has come to.
+    stream: u64,
     /// A node that hears late of what the array decides.
     slow: usize,
     now: Instant,
@@ -129,8 +133,8 @@ impl World {
         let chunk = 4096u32 << random.below(3);
         let stripe = 4096 << random.below(u64::from(chunk.ilog2() - 11));
         let block = random.pick(&[512, 4096]);
-        let rows = 4 + random.below(20);
-        let node_count = 1 + random.below(4) as usize;
+        let rows = 4 + random.below(28);
+        let node_count = random.pick(&[1, 2, 2, 3, 4, 8]);
         let run = 1 + random.below(3) as u32;
         let layout = random.pick(&Layout::ALL);
         let member_bytes = rows * u64::from(chunk) + random.below(4096);
@@ -154,13 +158,19 @@ impl World {
             partial_wait: Duration::from_micros(random.pick(&[0, 100, 2000])),
             join_wait: Duration::from_micros(random.pick(&[0, 300, 3000])),
         };
+        // Some have room for whole runs of rows, others for hardly anything.
+        let roomy = random.one_in(2);
+        let room = |random: &mut Random, few, more| match roomy {
+            true => more + random.below(more),
+            false => random.below(few),
+        };
         let stripes: Vec<_> = (0..node_count)
-            .map(|_| 2 + random.below(30) as usize)
+            .map(|_| 2 + room(&mut random, 30, 200) as usize)
             .collect();
         let crossing = Arc::new(Crossing::new(&stripes, batching.preread_limit));
         let nodes = (0..node_count)
             .map(|id| {
-                let pages = Node::pages_min(members) + 1 + random.below(40) as usize;
+                let pages = Node::pages_min(members) + 1 + room(&mut random, 40, 600) as usize;
                 let arena = Arena::ordinary(pages * stripe as usize).expect("memory");
                 Node::new(NodeConfig {
                     id,
@@ -196,6 +206,8 @@ impl World {
             sent: BTreeMap::new(),
             next_request: 1,
             to_read_back: Vec::new(),
+            run,
+            stream: 0,
             slow: random.below(5) as usize,
             now: Instant::now(),
             answers: Vec::new(),
@@ -353,6 +365,9 @@ impl World {
             false => self.random.below(total - u64::from(blocks) + 1),
         };
         let fua = self.random.one_in(4);
+        if self.random.one_in(4) {
+            return self.send_rows(fua);
+        }
         match self.random.below(12) {
             0..=3 => self.send_read(lba, blocks),
             4..=8 => self.send_write(lba, blocks, fua),
@@ -368,6 +383,43 @@ impl World {
             ),
             10 => self.send(Op::Flush, 0, 0, None, Data::None),
             _ => self.send_compare(lba, fua),
+        }
+    }
+
+    /// Writes whole rows around an edge between two owners, or the next few blocks of a stream:
+    /// in one request or in two that meet there.
+    fn send_rows(&mut self, fua: bool) {
+        let block = u64::from(self.block);
+        let total = self.geometry.volume_bytes() / block;
+        if self.random.one_in(3) {
+            let blocks = (1 + self.random.below(16)).min(total - self.stream);
+            self.send_write(self.stream, blocks as u32, false);
+            self.stream = (self.stream + blocks) % total;
+            return;
+        }
+        let row = self.geometry.row_bytes() / block;
+        let run = u64::from(self.run);
+        let edge = run * (1 + self.random.below(self.geometry.rows().div_ceil(run)));
+        let first = edge.saturating_sub(1 + self.random.below(2));
+        let end = (edge + 1 + self.random.below(2)).min(self.geometry.rows());
+        if first >= end {
+            return;
+        }
+        let (lba, middle, end) = (first * row, (edge * row).min(end * row), end * row);
+        let zeros = self.random.one_in(4);
+        let parts = match self.random.one_in(2) {
+            true => vec![lba..end],
+            false => vec![lba..middle, middle..end],
+        };
+        for part in parts {
+            let blocks = (part.end - part.start) as u32;
+            if blocks > 0 && zeros {
+                let deallocate = self.random.one_in(2);
+                let op = Op::WriteZeroes { fua, deallocate };
+                self.send(op, part.start, blocks, None, Data::None);
+            } else if blocks > 0 && blocks * self.block <= 1 << 20 {
+                self.send_write(part.start, blocks, fua);
+            }
         }
     }
 
