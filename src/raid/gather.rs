@@ -13,6 +13,7 @@ use super::batching::BatchScope;
 use super::member_io::PageOp;
 use super::shard::Shard;
 use super::stripe::NONE;
+use super::waiting::Limit;
 
 /// A run of this shard's stripes that are written together.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Open {
     /// When it closes at the latest.
-    until: Instant,
+    until: Limit,
     /// The first stripe behind it, followers included.
     end: u64,
     /// Edges at which it is posted, and the links that were tried there.
@@ -148,10 +149,10 @@ impl Shard {
         let back = edge(back, self.cache[last].reach.after);
         let met = front.posted && links.seek(number, Side::Before).is_some()
             || back.posted && links.seek(end, Side::After).is_some();
-        match self.now {
-            Some(now) if met || front.wanted || back.wanted => {
+        match self.clock {
+            Some(clock) if met || front.wanted || back.wanted => {
                 self.batches[key as usize].stage = Stage::Open(Open {
-                    until: now + self.batching.join_wait,
+                    until: clock.after(self.batching.join_wait),
                     end,
                     front,
                     back,
@@ -267,7 +268,8 @@ impl Shard {
             }
         }
         let hopeless = !open.front.wanted && !open.back.wanted;
-        let late = self.now.is_some_and(|now| now >= open.until) && !mutation::on(Mutation::R12);
+        let late = self.clock.is_some_and(|clock| clock.is_over(open.until))
+            && !mutation::on(Mutation::R12);
         let pressed = !self.starved.is_empty() || !self.intake.is_empty();
         if hopeless || late || pressed && !mutation::on(Mutation::R12) {
             self.close(key);
@@ -295,12 +297,12 @@ impl Shard {
     /// When the first open batch, or waiting stripe, has waited long enough.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let until = |&key: &u32| match &self.batches[key as usize].stage {
-            Stage::Open(open) => Some(open.until),
+            Stage::Open(open) => Some(open.until.at),
             _ => None,
         };
         let batch = self.open.iter().filter_map(until).min();
         let stripe = self.cache.longest_waiting();
-        let stripe = stripe.and_then(|at| self.cache[at].wait_until);
+        let stripe = stripe.and_then(|at| self.cache[at].wait).map(|w| w.at);
         [batch, stripe].into_iter().flatten().min()
     }
 

@@ -280,6 +280,12 @@ impl Geometry {
         self.shards > 1 && stripe.is_multiple_of(run) && stripe > 0 && stripe < self.stripes()
     }
 
+    /// Whether a byte of the volume is the first of an owner's run of rows, behind another's.
+    pub fn is_run_start(&self, offset: u64) -> bool {
+        let run = self.row_bytes() * u64::from(self.shard_run);
+        self.shards > 1 && offset.is_multiple_of(run) && offset > 0 && offset < self.volume_bytes()
+    }
+
     /// The first byte behind the run of rows around `offset` that have one owner.
     pub fn run_end(&self, offset: u64) -> u64 {
         if self.shards == 1 {

@@ -23,7 +23,7 @@ use super::message::{Done, Home, Job, NodeId};
 use super::rebuild::Window;
 use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
 use super::view::View;
-use super::waiting::{Patience, Streams};
+use super::waiting::{Clock, Patience, Streams};
 use crate::bdev::{Op, Request, Status};
 use crate::memory::{Buf, BufMut, Pool};
 
@@ -63,7 +63,7 @@ pub(super) struct Shard {
     pub(super) batching: Batching,
     pub(super) crossing: Arc<Crossing>,
     /// The latest time that anybody told.
-    pub(super) now: Option<Instant>,
+    pub(super) clock: Option<Clock>,
     pub(super) view: Arc<View>,
     pub(super) settled: Arc<View>,
     pub(super) cache: StripeCache,
@@ -154,7 +154,7 @@ impl Shard {
             merge: merge as usize,
             batching,
             crossing,
-            now: None,
+            clock: None,
             settled: view.clone(),
             view,
             cache: StripeCache::new(stripes, geometry.members()),
@@ -199,6 +199,11 @@ impl Shard {
             let slack = self.geometry.row_bytes();
             let end = job.offset + job.len;
             job.streams |= self.streams.follows(job.offset, end, slack);
+            // A stream that has come to an edge goes on behind it.
+            if job.streams && !job.alone {
+                job.reach.0 |= self.geometry.is_run_start(job.offset);
+                job.reach.1 |= self.geometry.is_run_start(end);
+            }
         }
         let at = self.jobs.insert(OwnedJob {
             job,
@@ -296,7 +301,8 @@ impl Shard {
         match phase {
             // It was idle or new exactly if this is its first fragment and no round is under way.
             Phase::Ready if fresh && stripe.round.is_empty() => {
-                if pace != Pace::Patient || !self.begin_wait(at, len) {
+                let waits = pace == Pace::Patient && self.begin_wait(at, len);
+                if !waits {
                     self.ready.push_back(at);
                 }
             }
@@ -370,7 +376,9 @@ impl Shard {
     /// The end of a turn: begins what has gathered, and merges the I/O of all stripes.
     /// Says whether anything was done.
     pub(super) fn run(&mut self, now: Instant) -> bool {
-        self.now = Some(now);
+        self.clock
+            .get_or_insert_with(|| Clock::new(now))
+            .advance(now);
         let mut worked = self.recall();
         loop {
             self.admit();

@@ -1,10 +1,9 @@
 //! One stripe in the cache: what is known of its bytes, who waits for it, what it is doing.
 
-use std::time::Instant;
-
 use super::geometry::Mask;
 use super::member_io::PageOp;
 use super::plan::Plan;
+use super::waiting::Limit;
 use crate::memory::{Buf, BufMut};
 
 /// No index.
@@ -110,7 +109,7 @@ pub(super) struct Stripe {
     /// Bytes of the pending fragments, counted while it waits.
     pub filled: u32,
     /// When its wait ends at the latest.
-    pub wait_until: Option<Instant>,
+    pub wait: Option<Limit>,
     /// It asked for a charge of the pre-read budget since it last gave one back.
     pub charged: bool,
     /// What the round's writes do.
@@ -153,7 +152,7 @@ impl Stripe {
             pending: Fragments::EMPTY,
             round: Fragments::EMPTY,
             filled: 0,
-            wait_until: None,
+            wait: None,
             charged: false,
             op: PageOp::Read,
             reach: Reach::default(),

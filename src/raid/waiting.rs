@@ -1,6 +1,8 @@
 //! Stripes that wait before they begin: those of which a stream has written a part, for the rest;
 //! and those that would read before they write, for the budget of such stripes.
 
+use std::time::{Duration, Instant};
+
 use super::batch::{Charge, LinkId};
 use super::message::Job;
 use super::shard::Shard;
@@ -40,6 +42,9 @@ impl Streams {
     }
 }
 
+/// Stripes that do not wait after the first wait in vain.
+const PENALTY: u32 = 16;
+
 /// Learns from waits that were in vain: after each, twice as many stripes do not wait at all.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
@@ -59,8 +64,46 @@ impl Patience {
     }
 
     fn lost(&mut self) {
-        self.penalty = (2 * self.penalty + 1).min(DISCOURAGED);
+        self.penalty = (2 * self.penalty).clamp(PENALTY, DISCOURAGED);
         self.skip = self.penalty;
+    }
+}
+
+/// Counts the turns of a shard, so that no wait ends before others had a turn to end it: where a
+/// turn takes long, the time alone would be over at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    pub now: Instant,
+    turn: u64,
+}
+
+/// When a wait ends at the latest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    pub at: Instant,
+    turn: u64,
+}
+
+impl Clock {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { now, turn: 0 }
+    }
+
+    /// It is `now`; a turn has gone by if time has.
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.turn += u64::from(now != self.now);
+        self.now = now;
+    }
+
+    pub(super) fn after(&self, wait: Duration) -> Limit {
+        Limit {
+            at: self.now + wait,
+            turn: self.turn + 2,
+        }
+    }
+
+    pub(super) fn is_over(&self, limit: Limit) -> bool {
+        self.now >= limit.at && self.turn >= limit.turn
     }
 }
 
@@ -74,17 +117,17 @@ impl Shard {
         let row_bytes = self.geometry.row_bytes();
         let start = row * row_bytes;
         let whole = job.offset <= start && job.offset + job.len >= start + row_bytes;
-        !whole && self.now.is_some()
+        !whole && self.clock.is_some()
     }
 
     /// Lets a stripe with its first fragment wait, if waiting has been worth while.
     pub(super) fn begin_wait(&mut self, at: u32, bytes: u32) -> bool {
-        let Some(now) = self.now.filter(|_| self.patience.allows()) else {
+        let Some(clock) = self.clock.filter(|_| self.patience.allows()) else {
             return false;
         };
         let stripe = &mut self.cache[at];
         stripe.filled = bytes;
-        stripe.wait_until = Some(now + self.batching.partial_wait);
+        stripe.wait = Some(clock.after(self.batching.partial_wait));
         self.cache.wait(at);
         self.counters.waits += 1;
         true
@@ -109,14 +152,19 @@ impl Shard {
     /// Ends waits whose time has come, and all of them where others wait for stripes or pages.
     pub(super) fn end_waits(&mut self) {
         let pressed = !self.starved.is_empty() || !self.intake.is_empty() || !self.view.online;
+        let mut lost = false;
         while let Some(at) = self.cache.longest_waiting() {
-            let until = self.cache[at].wait_until;
-            if !pressed && until > self.now {
-                return;
+            let wait = self.cache[at].wait;
+            let over = |clock: Clock| wait.is_none_or(|limit| clock.is_over(limit));
+            if !pressed && !self.clock.is_some_and(over) {
+                break;
             }
-            self.patience.lost();
+            lost = true;
             self.cache.wake(at);
             self.ready.push_back(at);
+        }
+        if lost {
+            self.patience.lost();
         }
     }
 
@@ -206,15 +254,46 @@ mod tests {
     fn waits_in_vain_become_rare() {
         let mut patience = Patience::default();
         assert!(patience.allows());
-        patience.lost();
-        assert!(!patience.allows());
-        assert!(patience.allows());
-        patience.lost();
-        let refused = (0..100).take_while(|_| !patience.allows()).count();
-        assert_eq!(refused, 3);
-        patience.won();
-        patience.lost();
-        assert!(!patience.allows());
-        assert!(patience.allows());
+        let mut refused = |won: bool| {
+            if won {
+                patience.won();
+            }
+            patience.lost();
+            (0..10_000).take_while(|_| !patience.allows()).count()
+        };
+        assert_eq!(
+            [refused(false), refused(false), refused(false)],
+            [16, 32, 64]
+        );
+        assert_eq!(
+            refused(true),
+            16,
+            "a wait that was worth while is remembered"
+        );
+        for _ in 0..20 {
+            refused(false);
+        }
+        assert_eq!(refused(false), DISCOURAGED as usize);
+    }
+
+    #[test]
+    fn a_wait_is_over_when_its_time_and_two_turns_are() {
+        let start = Instant::now();
+        let mut clock = Clock::new(start);
+        let limit = clock.after(Duration::from_micros(10));
+        clock.advance(start + Duration::from_secs(1));
+        assert!(!clock.is_over(limit), "one long turn");
+        clock.advance(start + Duration::from_secs(1));
+        assert!(!clock.is_over(limit), "the same turn");
+        clock.advance(start + Duration::from_secs(2));
+        assert!(clock.is_over(limit));
+
+        let limit = clock.after(Duration::from_secs(10));
+        for _ in 0..3 {
+            clock.advance(clock.now + Duration::from_secs(3));
+            assert!(!clock.is_over(limit), "many short turns");
+        }
+        clock.advance(clock.now + Duration::from_secs(1));
+        assert!(clock.is_over(limit));
     }
 }

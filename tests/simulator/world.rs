@@ -407,10 +407,12 @@ impl World {
         }
         let (lba, middle, end) = (first * row, (edge * row).min(end * row), end * row);
         let zeros = self.random.one_in(4);
-        let parts = match self.random.one_in(2) {
-            true => vec![lba..end],
-            false => vec![lba..middle, middle..end],
+        // In one request, or in two that meet at the edge.
+        let cut = match self.random.one_in(2) {
+            true => lba,
+            false => middle,
         };
+        let parts = [lba..cut, cut..end];
         for part in parts {
             let blocks = (part.end - part.start) as u32;
             if blocks > 0 && zeros {
