@@ -97,6 +97,12 @@ pub trait Bdev: Debug + Send + Sync {
     /// What the operating system or the device said, with the device's name.
     fn open(&self) -> Result<Box<dyn Channel>, OpenError>;
 
+    /// Counts of this kind of device, as SPDK's `bdev_get_iostat` shows them under
+    /// `driver_specific`; null where there are none.
+    fn statistics(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
     /// Facts of this kind of device, as SPDK's `driver_specific` shows them.
     fn driver_specific(&self) -> serde_json::Value {
         serde_json::Value::Object(serde_json::Map::new())

@@ -13,8 +13,8 @@ use super::devices::{Devices, Kind};
 use crate::bdev::{Bdev, Claim, RegistryError};
 use crate::memory::Arena;
 use crate::raid::{
-    Geometry, Layout, Process, RebuildOptions, State, Status, Ticket, Volume, VolumeConfig,
-    VolumeError,
+    Batching, Geometry, Layout, Process, RebuildOptions, State, Status, Ticket, Volume,
+    VolumeConfig, VolumeError,
 };
 use crate::reactor::Waker;
 
@@ -39,6 +39,12 @@ pub struct ArrayOptions {
     pub layout: Layout,
     /// The members by name, in the order of their slots.
     pub members: Vec<String>,
+    /// Stripe in KiB; what a volume has by default if not given.
+    pub stripe_kb: Option<u32>,
+    /// Rows that follow one another with one owner; as by default if not given.
+    pub shard_run: Option<u32>,
+    /// How stripes are gathered and batched.
+    pub batching: Batching,
 }
 
 /// How far a volume is.
@@ -231,11 +237,17 @@ impl Arrays {
             .options
             .uuid
             .get_or_insert_with(|| identity(name, uuids));
+        let options = &array.options;
+        let default = VolumeConfig::new(name, options.strip_kb * 1024);
+        let stripe_bytes = options.stripe_kb.map(|kb| kb.saturating_mul(1024));
         let config = VolumeConfig {
             uuid: Some(uuid),
-            layout: array.options.layout,
+            layout: options.layout,
             rebuild: self.rebuild,
-            ..VolumeConfig::new(name, array.options.strip_kb * 1024)
+            batching: options.batching,
+            stripe_bytes: stripe_bytes.unwrap_or(default.stripe_bytes),
+            shard_run: options.shard_run.unwrap_or(default.shard_run),
+            ..default
         };
         let refused = |source| ControlError::Volume {
             name: name.to_owned(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::VolumeError;
+
 /// Which stripes may share their member requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BatchScope {
@@ -55,6 +57,33 @@ pub struct Batching {
     /// How long a batch at the edge of its owner's rows waits for its neighbour's part of the same
     /// request. Zero: it joins what is there already.
     pub join_wait: Duration,
+}
+
+/// The longest that anything may wait for a batch.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// Bytes of a member request that can be had.
+const REQUEST_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 20;
+
+impl Batching {
+    /// Looks whether everything is in range.
+    ///
+    /// # Errors
+    /// [`VolumeError::Batching`], which names what is not, and the range.
+    pub(super) fn check(&self) -> Result<(), VolumeError> {
+        let fault = if !REQUEST_BYTES.contains(&self.request_bytes) {
+            format!(
+                "a member request of {} KiB; use 4 to 1024",
+                self.request_bytes / 1024
+            )
+        } else if self.preread_limit == 0 {
+            "a pre-read limit of 0, so that no partial write could ever begin; use 1 or more".into()
+        } else if self.partial_wait > WAIT_MAX || self.join_wait > WAIT_MAX {
+            "a wait of more than a second; use 0 to 1000000 microseconds".into()
+        } else {
+            return Ok(());
+        };
+        Err(VolumeError::Batching(fault))
+    }
 }
 
 impl Default for Batching {

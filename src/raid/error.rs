@@ -19,6 +19,12 @@ pub enum VolumeError {
         /// The chunk, in bytes.
         chunk: u32,
     },
+    /// A run of no rows.
+    #[error("a shard run of 0 rows is not possible; use 1 or more")]
+    ShardRun,
+    /// How stripes are to be gathered is out of range.
+    #[error("batching: {0}")]
+    Batching(String),
     /// The smallest member holds no row.
     #[error(
         "the smallest member has {bytes} bytes, less than one chunk of {chunk}; use larger members or a smaller chunk"

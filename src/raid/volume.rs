@@ -130,6 +130,10 @@ impl Volume {
         arena: &Arena,
     ) -> Result<Arc<Self>, VolumeError> {
         let (block_bytes, member_bytes) = check_members(&members)?;
+        config.batching.check()?;
+        if config.shard_run == 0 {
+            return Err(VolumeError::ShardRun);
+        }
         let nodes = wakers.len();
         let geometry = Geometry::new(
             members.len(),
@@ -138,7 +142,7 @@ impl Volume {
             config.stripe_bytes,
             config.layout,
         )?
-        .with_shards(nodes, config.shard_run.max(1));
+        .with_shards(nodes, config.shard_run);
         let infos = || members.iter().flatten().map(|m| m.info());
         let write_cache = infos().any(|i| i.write_cache);
         let member_request = infos()
@@ -309,6 +313,10 @@ impl Bdev for Volume {
         drop(parts);
         let channel = VolumeChannel::new(self.info.clone(), part, self.counters.clone())?;
         Ok(Box::new(channel))
+    }
+
+    fn statistics(&self) -> serde_json::Value {
+        serde_json::json!({ "stripe_cache": self.counters().to_json() })
     }
 
     fn driver_specific(&self) -> serde_json::Value {

@@ -267,6 +267,10 @@ fn bdev_get_iostat(system: &mut System, params: Params) -> Result<Answer, RpcErr
             let mut object = Map::new();
             object.insert("name".into(), name.clone().into());
             object.extend(stat(&sum));
+            let statistics = bdev.statistics();
+            if !statistics.is_null() {
+                object.insert("driver_specific".into(), statistics);
+            }
             Value::Object(object)
         });
         answer.insert("bdevs".into(), shown.collect());

@@ -1,5 +1,7 @@
 //! Methods of RAID volumes.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -7,7 +9,7 @@ use uuid::Uuid;
 use super::changing::Changing;
 use super::{Answer, Method, Params, When};
 use crate::control::{ArrayInfo, ArrayOptions, ArrayState, System};
-use crate::raid::Layout;
+use crate::raid::{BatchScope, Batching, Layout};
 use crate::rpc::RpcError;
 
 /// This family's methods.
@@ -24,6 +26,9 @@ pub const METHODS: &[Method] = &[
             "uuid?",
             "superblock?",
             "layout?",
+            "stripe_size_kb?",
+            "shard_run?",
+            "batching?",
         ],
         help: "Makes a RAID5 volume; it starts when all of its members are there",
         run: bdev_raid_create,
@@ -81,6 +86,45 @@ struct Create {
     #[serde(default)]
     superblock: bool,
     layout: Option<String>,
+    stripe_size_kb: Option<u32>,
+    shard_run: Option<u32>,
+    #[serde(default)]
+    batching: BatchingParams,
+}
+
+/// How stripes are gathered and batched; what is left out is as by default.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchingParams {
+    scope: Option<String>,
+    request_size_kb: Option<u32>,
+    preread_limit: Option<u32>,
+    partial_wait_us: Option<u32>,
+    join_wait_us: Option<u32>,
+}
+
+impl BatchingParams {
+    fn read(self) -> Result<Batching, RpcError> {
+        let mut batching = Batching::default();
+        if let Some(name) = &self.scope {
+            batching.scope = BatchScope::by_name(name).ok_or_else(|| {
+                let all = BatchScope::ALL.map(BatchScope::name).join(", ");
+                RpcError::invalid_params(format!(
+                    "batching.scope: there is no {name:?}; use one of {all}"
+                ))
+            })?;
+        }
+        if let Some(kb) = self.request_size_kb {
+            batching.request_bytes = kb.saturating_mul(1024);
+        }
+        if let Some(limit) = self.preread_limit {
+            batching.preread_limit = limit;
+        }
+        let micros = |us: u32| Duration::from_micros(us.into());
+        batching.partial_wait = self.partial_wait_us.map_or(batching.partial_wait, micros);
+        batching.join_wait = self.join_wait_us.map_or(batching.join_wait, micros);
+        Ok(batching)
+    }
 }
 
 fn bdev_raid_create(system: &mut System, params: Params) -> Result<Answer, RpcError> {
@@ -104,6 +148,9 @@ fn bdev_raid_create(system: &mut System, params: Params) -> Result<Answer, RpcEr
         strip_kb: p.strip_size_kb,
         layout,
         members: p.base_bdevs,
+        stripe_kb: p.stripe_size_kb,
+        shard_run: p.shard_run,
+        batching: p.batching.read()?,
     })?;
     Ok(true.into())
 }
@@ -533,6 +580,30 @@ mod tests {
             (json!({"name": ""}), -22, "needs a name"),
             (json!({"name": "x"}), -17, "x already exists"),
             (json!({"uuid": "x"}), -32602, "uuid"),
+            (json!({"stripe_size_kb": 2}), -22, "4 KiB to the chunk"),
+            (json!({"stripe_size_kb": 128}), -22, "4 KiB to the chunk"),
+            (json!({"shard_run": 0}), -22, "1 or more"),
+            (
+                json!({"batching": {"scope": "all"}}),
+                -32602,
+                "off, row, rows, owners",
+            ),
+            (
+                json!({"batching": {"request_size_kb": 2}}),
+                -22,
+                "4 to 1024",
+            ),
+            (json!({"batching": {"preread_limit": 0}}), -22, "1 or more"),
+            (
+                json!({"batching": {"join_wait_us": 1_000_001}}),
+                -22,
+                "1000000",
+            ),
+            (
+                json!({"batching": {"partial_wait": 1}}),
+                -32602,
+                "partial_wait",
+            ),
         ] {
             let error = create(system, params.clone()).unwrap_err();
             assert_eq!(error.code, code, "{params}: {}", error.message);
@@ -544,6 +615,53 @@ mod tests {
         assert!(list(system, "all").is_empty());
         create(system, json!({})).unwrap();
         assert_eq!(create(system, json!({})).unwrap_err().code, -17);
+        end(owned);
+    }
+
+    #[test]
+    fn batching_is_set_and_its_counts_are_shown() {
+        let mut owned = system_with_reactor();
+        let system = &mut owned;
+        members(system, &["a", "b", "c", "d"]);
+        let batching = json!({
+            "scope": "rows",
+            "request_size_kb": 64,
+            "preread_limit": 7,
+            "partial_wait_us": 0,
+            "join_wait_us": 3,
+        });
+        create(
+            system,
+            json!({"stripe_size_kb": 16, "shard_run": 2, "batching": batching}),
+        )
+        .unwrap();
+        let volume = system
+            .arrays
+            .volume("r")
+            .unwrap()
+            .expect("it has all members");
+        let config = volume.config();
+        assert_eq!((config.stripe_bytes, config.shard_run), (16384, 2));
+        let expected = Batching {
+            scope: BatchScope::Rows,
+            request_bytes: 65536,
+            preread_limit: 7,
+            partial_wait: Duration::ZERO,
+            join_wait: Duration::from_micros(3),
+        };
+        assert_eq!(config.batching, expected);
+        let stat = call_now(system, "bdev_get_iostat", json!({"name": "r"})).unwrap();
+        let counts = &stat["bdevs"][0]["driver_specific"]["stripe_cache"];
+        for key in [
+            "batches",
+            "joins",
+            "lock_waits",
+            "preread_active",
+            "waiting",
+        ] {
+            assert_eq!(counts[key], 0, "{key}");
+        }
+        assert_eq!(counts["joins_refused"]["closed"], 0);
         end(owned);
     }
 
