@@ -37,6 +37,8 @@ pub struct Plan {
     /// those then.
     pub failing: bool,
     pub allow_any_host: bool,
+    /// Further parameters of the volume.
+    pub tuning: Value,
 }
 
 impl Default for Plan {
@@ -50,6 +52,7 @@ impl Default for Plan {
             strip_kb: 64,
             failing: false,
             allow_any_host: true,
+            tuning: json!({}),
         }
     }
 }
@@ -110,10 +113,13 @@ impl Plan {
             }
         }
         let members: Vec<String> = (0..self.members).map(|n| self.member(n)).collect();
-        let volume = json!({
+        let mut volume = json!({
             "name": VOLUME, "raid_level": "raid5", "strip_size_kb": self.strip_kb,
             "base_bdevs": members,
         });
+        for (name, value) in self.tuning.as_object().expect("an object") {
+            volume[name] = value.clone();
+        }
         calls.push(call("bdev_raid_create", volume));
         calls
     }
