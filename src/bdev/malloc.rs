@@ -159,9 +159,27 @@ impl Immediate for Disk {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::Ordering;
+
     use super::super::conformance::{User, buffers, conforms};
     use super::super::{Bdev, CreateError, Data, Op, Status};
     use super::*;
+    use crate::memory::{BufMut, Segments, SegmentsMut};
+
+    /// The first `len` bytes of a buffer, as the buffers of a request.
+    fn cut(mut buffer: BufMut, len: usize) -> SegmentsMut {
+        buffer.truncate(len);
+        SegmentsMut::from_iter([buffer])
+    }
+
+    /// What was read into one buffer.
+    fn bytes(data: &Data) -> &[u8] {
+        match data {
+            Data::Read(segments) => &segments[0],
+            other => panic!("nothing was read: {other:?}"),
+        }
+    }
 
     #[test]
     fn conforms_with_512_byte_blocks() {
@@ -219,59 +237,119 @@ mod tests {
         assert_eq!((stat.num_compare_ops, stat.num_write_ops), (3, 2));
     }
 
-    /// Two reactors count in one block by compare-and-write: no step is lost.
+    /// Nothing comes between two steps that are made under one guard, and no page is torn that is
+    /// dealt with under one.
+    #[test]
+    fn each_page_of_a_request_is_dealt_with_in_one_step() {
+        let (_arena, pool) = buffers();
+        let bdev = Malloc::new("m", 512, 64, None).unwrap();
+        let guards = |op, lba, blocks, mut data: Data| {
+            let before = bdev.disk.ram.guards.load(Ordering::Relaxed);
+            let status = bdev.disk.execute(op, lba, blocks, &mut data);
+            (
+                status,
+                bdev.disk.ram.guards.load(Ordering::Relaxed) - before,
+            )
+        };
+        let ones = |len: usize| {
+            let mut segments = cut(pool.take().unwrap(), len);
+            segments[0].fill(1);
+            Data::Write(segments.into_iter().map(BufMut::freeze).collect())
+        };
+        // Eight blocks of 512 bytes are a page.
+        for (lba, blocks, pages) in [(0, 8, 1), (8, 16, 2), (4, 16, 3), (63, 1, 1)] {
+            let len = blocks as usize * 512;
+            let write = Op::Write { fua: false };
+            assert_eq!(guards(write, lba, blocks, ones(len)), (Status::Ok, pages));
+            assert_eq!(
+                guards(Op::Compare, lba, blocks, ones(len)),
+                (Status::Ok, pages)
+            );
+            let into = Data::Read(cut(pool.take().unwrap(), len));
+            assert_eq!(guards(Op::Read, lba, blocks, into), (Status::Ok, pages));
+            let swap = Op::CompareAndWrite { fua: false };
+            assert_eq!(guards(swap, lba, 1, ones(1024)), (Status::Ok, 1));
+            let zeroes = Op::WriteZeroes {
+                fua: false,
+                deallocate: false,
+            };
+            assert_eq!(guards(zeroes, lba, blocks, Data::None), (Status::Ok, pages));
+            assert_eq!(guards(swap, lba, 1, ones(1024)), (Status::Miscompare, 1));
+        }
+    }
+
+    /// Threads that count in one block by compare-and-write lose no step.
     #[test]
     fn compare_and_write_is_one_step_for_all_threads() {
-        const STEPS: u64 = 300;
+        const THREADS: u64 = 3;
+        const STEPS: u64 = 10_000;
         let bdev = Malloc::new("m", 512, 8, None).unwrap();
+        let start = Barrier::new(THREADS as usize);
         let count = || {
             let (_arena, pool) = buffers();
-            let mut user = User::new(&*bdev, &pool);
+            let mut block = Data::Read(cut(pool.take().unwrap(), 512));
+            let mut pair = cut(pool.take().unwrap(), 1024);
+            pair[0].fill(0);
+            start.wait();
             for _ in 0..STEPS {
                 loop {
-                    let old = user.read(3, 1).unwrap();
-                    let mut pair = [old.clone(), old].concat();
-                    let value = u64::from_le_bytes(pair[..8].try_into().unwrap());
-                    pair[512..520].copy_from_slice(&(value + 1).to_le_bytes());
-                    let data = user.write_data(&pair);
+                    bdev.disk.execute(Op::Read, 3, 1, &mut block);
+                    let value = u64::from_le_bytes(bytes(&block)[..8].try_into().unwrap());
+                    pair[0][..8].copy_from_slice(&value.to_le_bytes());
+                    pair[0][512..520].copy_from_slice(&(value + 1).to_le_bytes());
+                    let mut data = Data::Write(pair.into_iter().map(BufMut::freeze).collect());
                     let swap = Op::CompareAndWrite { fua: false };
-                    if user.run(swap, 3, 1, data).0 == Status::Ok {
+                    let status = bdev.disk.execute(swap, 3, 1, &mut data);
+                    let Data::Write(back) = data else {
+                        unreachable!("the buffers stay what they are");
+                    };
+                    pair = back
+                        .into_iter()
+                        .map(|b| b.try_into_mut().unwrap())
+                        .collect();
+                    if status == Status::Ok {
                         break;
                     }
                 }
             }
         };
         std::thread::scope(|scope| {
-            scope.spawn(count);
-            scope.spawn(count);
+            for _ in 0..THREADS {
+                scope.spawn(count);
+            }
         });
         let (_arena, pool) = buffers();
         let block = User::new(&*bdev, &pool).read(3, 1).unwrap();
-        assert_eq!(block[..8], (2 * STEPS).to_le_bytes());
+        assert_eq!(block[..8], (THREADS * STEPS).to_le_bytes());
     }
 
-    /// Two reactors write whole 4 KiB that begin at a multiple of 4 KiB, each its own byte: a read
-    /// of such a 4 KiB sees one of them.
+    /// Threads write whole 4 KiB that begin at a multiple of 4 KiB, each its own byte: a read of
+    /// such a 4 KiB sees one of them.
     #[test]
     fn no_4_kib_are_torn_between_threads() {
-        let bdev = Malloc::new("m", 512, 64, None).unwrap();
+        const TURNS: usize = 5_000;
+        let bdev = Malloc::new("m", 512, 16, None).unwrap();
+        let start = Barrier::new(2);
         let write = |value: u8| {
-            let bdev = &bdev;
-            move || {
-                let (_arena, pool) = buffers();
-                let mut user = User::new(&**bdev, &pool);
-                for turn in 0..2000 {
-                    assert_eq!(user.write(turn % 4 * 8, &[value; 8192]), Status::Ok);
-                    let read = user.read(turn % 5 * 8, 16).unwrap();
-                    for page in read.chunks(4096) {
-                        assert!(page.iter().all(|&b| b == page[0]));
-                    }
+            let (_arena, pool) = buffers();
+            let mut source = pool.take().unwrap();
+            source.fill(value);
+            source.truncate(8192);
+            let mut written = Data::Write(Segments::from_iter([source.freeze()]));
+            let mut read = Data::Read(cut(pool.take().unwrap(), 8192));
+            start.wait();
+            for _ in 0..TURNS {
+                let op = Op::Write { fua: false };
+                assert_eq!(bdev.disk.execute(op, 0, 16, &mut written), Status::Ok);
+                assert_eq!(bdev.disk.execute(Op::Read, 0, 16, &mut read), Status::Ok);
+                for page in bytes(&read).chunks(4096) {
+                    assert!(page == [1; 4096] || page == [2; 4096]);
                 }
             }
         };
         std::thread::scope(|scope| {
-            scope.spawn(write(1));
-            scope.spawn(write(2));
+            scope.spawn(|| write(1));
+            scope.spawn(|| write(2));
         });
     }
 

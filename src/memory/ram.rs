@@ -26,6 +26,9 @@ pub struct Ram {
     base: NonNull<u8>,
     pages: usize,
     locks: Box<[Lock]>,
+    /// Guards given out so far, for tests that ask in how many steps something was done.
+    #[cfg(test)]
+    pub(crate) guards: std::sync::atomic::AtomicUsize,
 }
 
 /// One lock a cache line, so that neighbouring pages do not meet in the cache.
@@ -70,6 +73,8 @@ impl Ram {
             base: NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"),
             pages: size / Self::PAGE,
             locks: (0..LOCKS).map(|_| Lock::default()).collect(),
+            #[cfg(test)]
+            guards: std::sync::atomic::AtomicUsize::new(0),
         })
     }
 
@@ -82,6 +87,7 @@ impl Ram {
     pub fn read(&self, page: usize) -> Page<'_> {
         let bytes = self.address(page);
         let guard = self.lock(page).read();
+        self.count_guard();
         Page {
             bytes,
             _guard: guard.unwrap_or_else(PoisonError::into_inner),
@@ -94,10 +100,17 @@ impl Ram {
     pub fn write(&self, page: usize) -> PageMut<'_> {
         let bytes = self.address(page);
         let guard = self.lock(page).write();
+        self.count_guard();
         PageMut {
             bytes,
             _guard: guard.unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    fn count_guard(&self) {
+        #[cfg(test)]
+        self.guards
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn lock(&self, page: usize) -> &RwLock<()> {
@@ -179,19 +192,42 @@ mod tests {
         assert!(Ram::new(1 << 60).is_err());
     }
 
+    /// What a guard keeps out is seen at the lock itself, from this very thread, so that nothing
+    /// hangs on which thread happens to run.
     #[test]
-    fn a_page_is_never_seen_half_written() {
+    fn a_page_that_is_read_is_closed_to_writers_only() {
+        let ram = Ram::new(2 * 4096).unwrap();
+        let page = ram.read(1);
+        assert!(ram.lock(1).try_write().is_err());
+        assert!(ram.lock(1).try_read().is_ok());
+        assert!(ram.lock(0).try_write().is_ok());
+        drop(page);
+        assert!(ram.lock(1).try_write().is_ok());
+    }
+
+    #[test]
+    fn a_page_that_is_written_is_closed_to_all() {
+        let ram = Ram::new(2 * 4096).unwrap();
+        let page = ram.write(1);
+        assert!(ram.lock(1).try_read().is_err());
+        assert!(ram.lock(1).try_write().is_err());
+        assert!(ram.lock(0).try_write().is_ok());
+        drop(page);
+        assert!(ram.lock(1).try_write().is_ok());
+    }
+
+    /// A thread that panicked with a page in its hands takes the page from nobody.
+    #[test]
+    fn a_panic_leaves_no_page_locked() {
         let ram = Ram::new(4096).unwrap();
-        std::thread::scope(|scope| {
-            for value in 1..=2_u8 {
-                let ram = &ram;
-                scope.spawn(move || (0..500).for_each(|_| ram.write(0).fill(value)));
-            }
-            for _ in 0..500 {
-                let page = ram.read(0);
-                assert!(page.iter().all(|&b| b == page[0]));
-            }
-        });
+        let writer = || {
+            let _page = ram.write(0);
+            panic!("on purpose");
+        };
+        let panicked = std::thread::scope(|scope| scope.spawn(writer).join());
+        assert!(panicked.is_err() && ram.lock(0).is_poisoned());
+        ram.write(0).fill(7);
+        assert!(ram.read(0).iter().all(|&b| b == 7));
     }
 
     #[test]
