@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
 use super::SLOT_ALIGN;
 
 /// Which pages back an arena.
@@ -12,7 +14,7 @@ use super::SLOT_ALIGN;
 pub enum PageKind {
     /// The kernel's default huge pages (`/proc/sys/vm/nr_hugepages`).
     Huge,
-    /// Ordinary pages, zeroed on first touch.
+    /// Ordinary pages, which cost memory, and are zeroed, when they are first touched.
     Ordinary,
 }
 
@@ -24,7 +26,7 @@ pub enum ArenaError {
         "an arena of {0} bytes cannot be made; give a size between 4 KiB and the memory of the machine"
     )]
     Size(usize),
-    /// The allocator refused.
+    /// The kernel refused.
     #[error("no memory for an arena of {0} bytes; lower the memory size or free memory")]
     OutOfMemory(usize),
     /// The arena has no room left for a pool.
@@ -192,9 +194,18 @@ impl Region {
             .ok_or(ArenaError::Size(bytes))?;
         let layout =
             Layout::from_size_align(size, SLOT_ALIGN).map_err(|_| ArenaError::Size(bytes))?;
-        // SAFETY: the layout's size is not zero.
-        let base = unsafe { std::alloc::alloc_zeroed(layout) };
-        let base = NonNull::new(base).ok_or(ArenaError::OutOfMemory(bytes))?;
+        // A mapping of our own, because the allocator would clear all of it now.
+        // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
+        let base = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                size,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }
+        .map_err(|_| ArenaError::OutOfMemory(bytes))?;
+        let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address 0");
         Ok(Self::from_parts(base, layout, PageKind::Ordinary))
     }
 
@@ -218,10 +229,11 @@ impl Drop for Region {
             // SAFETY: `base` came from this allocator with this layout, and every extent holds an
             // `Arc` of the region, so nobody points into it any more.
             PageKind::Huge => unsafe { hugepage_rs::dealloc(self.base.as_ptr(), self.layout) },
-            // SAFETY: as above.
-            PageKind::Ordinary => unsafe {
-                std::alloc::dealloc(self.base.as_ptr(), self.layout);
-            },
+            PageKind::Ordinary => {
+                // SAFETY: the mapping is ours, and as above nobody points into it any more.
+                let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.layout.size()) };
+                debug_assert_eq!(unmapped, Ok(()));
+            }
         }
     }
 }
@@ -241,6 +253,7 @@ fn huge_page_size() -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Pool;
     use super::*;
 
     #[test]
@@ -273,10 +286,40 @@ mod tests {
         );
     }
 
+    /// Pages of the arena that have memory behind them now, and all pages.
+    fn resident(arena: &Arena) -> (usize, usize) {
+        let (base, size) = arena.range();
+        let mut pages = vec![0_u8; size.div_ceil(rustix::param::page_size())];
+        // SAFETY: the range is mapped, and the list has a byte for each of its pages.
+        let told = unsafe { libc::mincore(base.cast_mut().cast(), size, pages.as_mut_ptr()) };
+        assert_eq!(told, 0);
+        let in_memory = pages.iter().filter(|&&p| p & 1 != 0).count();
+        (in_memory, pages.len())
+    }
+
+    #[test]
+    fn ordinary_pages_cost_nothing_until_they_are_touched() {
+        let arena = Arena::ordinary(64 << 20).unwrap();
+        assert_eq!(resident(&arena).0, 0);
+        let pool = Pool::new(&arena, SLOT_ALIGN, 1).unwrap();
+        let mut slot = pool.take().unwrap();
+        assert!(slot.iter().all(|&byte| byte == 0));
+        slot[0] = 1;
+        // One page, or what the kernel gives at once where it is set to give more.
+        let (touched, all) = resident(&arena);
+        assert!((1..all).contains(&touched), "{touched} of {all}");
+    }
+
     #[test]
     fn absurd_sizes_are_refused() {
         assert_eq!(Arena::ordinary(0).unwrap_err(), ArenaError::Size(0));
         let huge = usize::MAX - 5;
         assert_eq!(Arena::new(huge).unwrap_err(), ArenaError::Size(huge));
+        // More than the address space of any machine today.
+        let vast = 1 << 60;
+        assert_eq!(
+            Arena::ordinary(vast).unwrap_err(),
+            ArenaError::OutOfMemory(vast)
+        );
     }
 }
