@@ -7,8 +7,8 @@
 //! with its buffers exactly once.
 //!
 //! The room knows memory, and the reactor only as what may have to be woken; nothing above. It
-//! never blocks a reactor, except that a channel of a file waits for the kernel when it is dropped
-//! with I/O in flight.
+//! never blocks a reactor. What is in flight when a channel is dropped is done or not, maybe later;
+//! its buffers are free once it can no longer be.
 
 #![deny(unsafe_code)]
 

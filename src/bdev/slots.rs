@@ -38,6 +38,12 @@ impl<T> Slots<T> {
         self.free.push(index);
         entry.expect("a slot in use")
     }
+
+    /// Takes any entry out; `None` when there is none left.
+    pub(super) fn take_any(&mut self) -> Option<T> {
+        let index = self.entries.iter().position(Option::is_some)?;
+        Some(self.take(index as u32))
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +60,16 @@ mod tests {
         assert_eq!(slots.len(), 1);
         assert_eq!(slots.insert('c'), a);
         assert_eq!((slots.take(b), slots.take(a)), ('b', 'c'));
+    }
+
+    #[test]
+    fn any_is_taken_until_none_is_left() {
+        let mut slots = Slots::new(3);
+        let [a, _, _] = ['a', 'b', 'c'].map(|entry| slots.insert(entry));
+        slots.take(a);
+        let mut rest: Vec<char> = std::iter::from_fn(|| slots.take_any()).collect();
+        rest.sort_unstable();
+        assert_eq!((rest, slots.len()), (vec!['b', 'c'], 0));
     }
 
     #[test]

@@ -4,13 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::super::slots::Slots;
 use super::super::{Channel, Completion, Data, IoStat, Op, OpenError, Request, Status};
 use super::Shared;
+use super::release::Release;
+use super::remains::Remains;
 use super::ring::Ring;
 use super::transfer::{Next, Pieces, Step, Transfer, is_aligned};
 use crate::memory::{Arena, BufMut, Pool};
@@ -22,13 +24,15 @@ pub(super) const DEPTH: u32 = 512;
 /// Bytes of a bounce buffer, and how many of them a channel has.
 const BOUNCE: (usize, usize) = (64 * 1024, 16);
 
-/// How long a channel that goes away waits for the kernel to let go of its buffers.
-const LAST_WAIT: Duration = Duration::from_secs(30);
-
+/// What is in flight when it is dropped may be done or not, even some time later. The memory of
+/// those requests is free when it can no longer be.
 #[derive(Debug)]
 pub(super) struct UringChannel {
     shared: Arc<Shared>,
-    ring: Ring,
+    /// `None` once the kernel has refused it. Then requests are answered as gone: new ones at
+    /// once, those in flight when the ring's release is over.
+    ring: Option<Ring>,
+    release: Release,
     running: Slots<Transfer>,
     /// A list for each slot, grown on first use and kept.
     pieces: Vec<Pieces>,
@@ -67,7 +71,8 @@ impl UringChannel {
         };
         let alarm = Alarm::set(&ring).map_err(|e| refused("eventfd", &e))?;
         Ok(Self {
-            ring,
+            release: ring.release().clone(),
+            ring: Some(ring),
             running: Slots::new(DEPTH),
             pieces: (0..DEPTH).map(|_| Pieces::new()).collect(),
             bounces,
@@ -109,17 +114,44 @@ impl UringChannel {
 
     /// Asks the kernel for the next step of a slot.
     fn push(&mut self, slot: u32) {
+        let Some(ring) = &mut self.ring else {
+            // It is answered with all the others that the ring has left.
+            return;
+        };
         let transfer = self.running.get_mut(slot);
         let pieces = &mut self.pieces[slot as usize];
         let operation = transfer
-            .operation(pieces, &self.shared.zeros, &self.ring)
+            .operation(pieces, &self.shared.zeros, ring)
             .user_data(u64::from(slot));
         // SAFETY: the operation names buffers that the transfer owns, the slot's list of pieces,
         // and the device's zeros. The transfer stays in its slot, the list is not touched, and
-        // neither is dropped until the operation was reaped: `poll` takes a slot only then, and
-        // `drop` waits for it or leaks them. Whoever writes (a read's buffers) is the only view;
-        // what is read by the kernel is shared read-only or a bounce buffer of the transfer.
-        unsafe { self.ring.push(&operation) };
+        // neither is dropped until the operation was reaped or the ring's release is over: `poll`
+        // takes a slot only then, and `drop` leaves both to `Remains`, which waits for it. Whoever
+        // writes (a read's buffers) is the only view; what is read by the kernel is shared
+        // read-only or a bounce buffer of the transfer.
+        unsafe { ring.push(&operation) };
+    }
+
+    /// Gives up the ring, after an error that will not pass.
+    fn fail(&mut self, error: &io::Error) {
+        tracing::error!(
+            bdev = self.shared.info.name,
+            "{}: the kernel takes no more I/O from this channel (io_uring_enter: {error}); all of \
+             it is answered as if the device were gone",
+            self.shared.path.display()
+        );
+        self.ring = None;
+    }
+
+    /// Answers what a ring that was given up has left, once the kernel has let go of it.
+    fn give_back(&mut self, done: &mut Vec<Completion>) {
+        if !self.release.is_over() {
+            return;
+        }
+        while let Some(transfer) = self.running.take_any() {
+            self.stat.count(transfer.op, 0, Status::Gone);
+            done.push(transfer.into_completion(Status::Gone));
+        }
     }
 
     fn answer(&mut self, request: Request, status: Status) {
@@ -143,6 +175,10 @@ impl Channel for UringChannel {
             self.answer(request, Status::OutOfRange);
             return Ok(());
         }
+        if self.ring.is_none() {
+            self.answer(request, Status::Gone);
+            return Ok(());
+        }
         let Some(step) = self.first_step(request.op) else {
             self.answer(request, Status::Unsupported);
             return Ok(());
@@ -158,7 +194,11 @@ impl Channel for UringChannel {
     }
 
     fn kick(&mut self) {
-        self.ring.submit();
+        if let Some(ring) = &mut self.ring
+            && let Err(error) = ring.submit()
+        {
+            self.fail(&error);
+        }
     }
 
     fn poll(&mut self, _now: Instant, done: &mut Vec<Completion>) -> bool {
@@ -167,8 +207,14 @@ impl Channel for UringChannel {
         if self.running.len() == 0 {
             return done.len() > before;
         }
+        let Some(ring) = &mut self.ring else {
+            self.give_back(done);
+            return done.len() > before;
+        };
         let mut reaped = std::mem::take(&mut self.reaped);
-        self.ring.reap(&mut reaped);
+        if let Err(error) = ring.reap(&mut reaped) {
+            self.fail(&error);
+        }
         let worked = !reaped.is_empty();
         for (slot, result) in reaped.drain(..) {
             let slot = slot as u32;
@@ -177,11 +223,7 @@ impl Channel for UringChannel {
                     let transfer = self.running.take(slot);
                     let bytes = transfer.total as u64;
                     self.stat.count(transfer.op, bytes, status);
-                    done.push(Completion {
-                        token: transfer.token,
-                        status,
-                        data: transfer.data,
-                    });
+                    done.push(transfer.into_completion(status));
                 }
                 Next::Again => self.push(slot),
                 Next::Without(step) => {
@@ -192,7 +234,7 @@ impl Channel for UringChannel {
         }
         self.reaped = reaped;
         // What goes on, or was not taken before, is not waited for by anyone's kick.
-        self.ring.submit();
+        self.kick();
         worked || done.len() > before
     }
 
@@ -206,34 +248,25 @@ impl Channel for UringChannel {
 }
 
 impl Drop for UringChannel {
-    /// Waits until the kernel has let go of every buffer; if it does not, they are never used
-    /// again.
     fn drop(&mut self) {
-        let start = Instant::now();
-        while self.running.len() > 0 {
-            if start.elapsed() >= LAST_WAIT || self.ring.wait(Duration::from_secs(1)).is_err() {
-                tracing::error!(
-                    bdev = self.shared.info.name,
-                    "{} requests do not come back from the kernel; their memory is given up",
-                    self.running.len()
-                );
-                std::mem::forget(std::mem::replace(&mut self.running, Slots::new(0)));
-                std::mem::forget(std::mem::take(&mut self.pieces));
-                std::mem::forget(self.shared.clone());
-                return;
-            }
-            self.ring.reap(&mut self.reaped);
-            for (slot, _) in self.reaped.drain(..) {
-                drop(self.running.take(slot as u32));
-            }
+        self.ring = None;
+        if self.running.len() > 0 {
+            let remains = Remains::new(
+                self.shared.clone(),
+                self.release.clone(),
+                std::mem::replace(&mut self.running, Slots::new(0)),
+                std::mem::take(&mut self.pieces),
+            );
+            remains.keep();
         }
     }
 }
 
-/// Ends the sleep of the reactor that opened the channel when something completes.
+/// Ends the sleep of the reactor that opened the channel when something completes, or can be
+/// answered because the ring is released.
 #[derive(Debug)]
 struct Alarm {
-    _watch: Registration,
+    _watches: (Registration, Option<Registration>),
     _eventfd: OwnedFd,
 }
 
@@ -247,8 +280,11 @@ impl Alarm {
         };
         ring.signal(eventfd.as_fd())?;
         Ok(Some(Self {
-            _watch: watch,
+            _watches: (watch, wake_on_readable(ring.release().as_fd())),
             _eventfd: eventfd,
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,6 +182,21 @@ impl Medium {
     }
 }
 
+#[cfg(test)]
+impl Medium {
+    /// A file of any kind, for tests of I/O that does not come to an end.
+    pub(super) fn of(file: File, bytes: u64) -> Self {
+        Self {
+            file,
+            bytes,
+            block_size: 512,
+            direct: None,
+            write_cache: true,
+            deallocates: true,
+        }
+    }
+}
+
 impl AsFd for Medium {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

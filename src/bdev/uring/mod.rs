@@ -9,6 +9,8 @@
 
 mod channel;
 mod file;
+mod release;
+mod remains;
 mod ring;
 mod transfer;
 

@@ -5,12 +5,11 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
 
-use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, squeue};
 use rustix::io::Errno;
 
+use super::release::Release;
 use crate::memory::Arena;
 
 /// The kernel registers at most so many bytes as one buffer.
@@ -20,8 +19,12 @@ const REGION_MAX: usize = 1 << 30;
 pub(super) const FILE: io_uring::types::Fixed = io_uring::types::Fixed(0);
 
 /// A ring, used by the thread that made it.
+///
+/// When it is dropped, the kernel calls off what it can; what was pushed only is never done. The
+/// rest goes on for a while without a ring: until [`Ring::release`] is over.
 pub(super) struct Ring {
     ring: IoUring,
+    release: Release,
     /// First and last address of each registered buffer, by index.
     regions: Vec<Range<usize>>,
     /// Operations were pushed, or could not all be handed over yet.
@@ -44,9 +47,13 @@ impl Ring {
     /// cheapest mode that the kernel has.
     pub(super) fn new(entries: u32, file: BorrowedFd<'_>) -> io::Result<Self> {
         let ring = build(entries)?;
-        ring.submitter().register_files(&[file.as_raw_fd()])?;
+        // Ours is closed at the end of this function, so that the ring has the only one.
+        let (release, hold) = Release::new()?;
+        ring.submitter()
+            .register_files(&[file.as_raw_fd(), hold.as_raw_fd()])?;
         Ok(Self {
             ring,
+            release,
             regions: Vec::new(),
             unsubmitted: false,
             _arenas: Vec::new(),
@@ -85,6 +92,11 @@ impl Ring {
         self.ring.submitter().register_eventfd(eventfd.as_raw_fd())
     }
 
+    /// Tells when the kernel has let go of all that operations name, some time after the drop.
+    pub(super) fn release(&self) -> &Release {
+        &self.release
+    }
+
     /// The registered buffer that holds this piece of memory whole.
     pub(super) fn region_of(&self, address: *const u8, len: usize) -> Option<u16> {
         let start = address.addr();
@@ -97,7 +109,8 @@ impl Ring {
     ///
     /// # Safety
     /// All memory that the operation names stays valid, and is not touched by anyone in a way that
-    /// the operation is not compatible with, until its completion was reaped.
+    /// the operation is not compatible with, until its completion was reaped or the release of the
+    /// dropped ring is over.
     ///
     /// # Panics
     /// When there are more operations than entries.
@@ -109,56 +122,60 @@ impl Ring {
     }
 
     /// Hands over what was pushed, in one call, or what the kernel takes of it now.
-    pub(super) fn submit(&mut self) {
-        if self.unsubmitted {
-            self.enter();
+    ///
+    /// # Errors
+    /// The kernel does not take anything from this ring any more, nor would what is in flight ever
+    /// be reaped: drop it.
+    pub(super) fn submit(&mut self) -> io::Result<()> {
+        match self.unsubmitted {
+            true => self.enter(),
+            false => Ok(()),
         }
     }
 
     /// Collects user data and result of what completed, with a system call only where the kernel
     /// has asked for one.
-    pub(super) fn reap(&mut self, into: &mut Vec<(u64, i32)>) {
+    ///
+    /// # Errors
+    /// As for [`Ring::submit`].
+    pub(super) fn reap(&mut self, into: &mut Vec<(u64, i32)>) -> io::Result<()> {
         if self.ring.completion().is_empty() {
             let submission = self.ring.submission();
             if submission.taskrun() || submission.cq_overflow() {
                 drop(submission);
-                self.enter();
+                self.enter()?;
             }
         }
         let completion = self.ring.completion();
         into.extend(completion.map(|entry| (entry.user_data(), entry.result())));
+        Ok(())
     }
 
-    /// Hands over what was pushed and waits until something has completed, or `timeout` is over.
-    pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        let timeout = Timespec::from(timeout);
-        let args = SubmitArgs::new().timespec(&timeout);
-        match self.ring.submitter().submit_with_args(1, &args) {
-            Err(error) if !is_transient(&error) && !is(&error, Errno::TIME) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    fn enter(&mut self) {
+    fn enter(&mut self) -> io::Result<()> {
         match self.ring.submit() {
             Ok(_) => self.unsubmitted = !self.ring.submission().is_empty(),
             // The kernel is short of something; the next turn tries again.
             Err(error) if is_transient(&error) => self.unsubmitted = true,
-            // Another thread than the one that opened the channel, or a broken ring: nothing that
-            // was handed in would ever complete.
-            Err(error) => panic!("io_uring_enter: {error}"),
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
-}
 
-fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno.raw_os_error())
+    /// Puts another file in place of the ring's descriptor, so that the kernel refuses whatever it
+    /// is asked next.
+    #[cfg(test)]
+    pub(super) fn sabotage(&self) {
+        let other = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: the descriptor is the ring's own, which goes on owning what is there now.
+        let there = unsafe { libc::dup2(other.as_raw_fd(), self.ring.as_raw_fd()) };
+        assert_eq!(there, self.ring.as_raw_fd());
+    }
 }
 
 fn is_transient(error: &io::Error) -> bool {
     [Errno::INTR, Errno::AGAIN, Errno::BUSY, Errno::NOMEM]
-        .into_iter()
-        .any(|errno| is(error, errno))
+        .map(|errno| Some(errno.raw_os_error()))
+        .contains(&error.raw_os_error())
 }
 
 /// The best ring that this kernel makes: completions are worked off when this thread asks (6.1),
@@ -184,8 +201,9 @@ fn build(entries: u32) -> io::Result<IoUring> {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
+    use std::time::Duration;
 
-    use io_uring::opcode::{Fsync, Nop};
+    use io_uring::opcode::{Fsync, Nop, PollAdd};
     use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
     use super::*;
@@ -209,7 +227,7 @@ mod tests {
         ring.signal(eventfd.as_fd()).unwrap();
         for turn in 0..3 {
             push(&mut ring, &Fsync::new(FILE).build().user_data(turn));
-            ring.submit();
+            ring.submit().unwrap();
             let mut sleeper = [PollFd::new(&eventfd, PollFlags::IN)];
             let minute = Timespec {
                 tv_sec: 60,
@@ -217,7 +235,7 @@ mod tests {
             };
             assert_eq!(poll(&mut sleeper, Some(&minute)), Ok(1));
             let mut done = Vec::new();
-            ring.reap(&mut done);
+            ring.reap(&mut done).unwrap();
             assert_eq!(done, [(turn, 0)]);
             let mut count = [0; 8];
             rustix::io::read(&eventfd, &mut count).unwrap();
@@ -230,19 +248,44 @@ mod tests {
         for index in 0..64 {
             push(&mut ring, &Nop::new().build().user_data(index));
         }
-        ring.wait(Duration::from_secs(60)).unwrap();
+        ring.submit().unwrap();
         let mut done = Vec::new();
         while done.len() < 64 {
-            ring.reap(&mut done);
+            ring.reap(&mut done).unwrap();
         }
         done.sort_unstable();
         assert!(done.iter().map(|&(index, _)| index).eq(0..64));
     }
 
+    /// The kernel holds on to a ring with an operation that does not end, and calls it off when
+    /// the ring is dropped.
     #[test]
-    fn waiting_ends_without_a_completion() {
-        let (mut ring, _file) = ring(1);
-        ring.wait(Duration::from_millis(1)).unwrap();
+    fn a_dropped_ring_is_released() {
+        let (mut ring, _file) = ring(8);
+        let release = ring.release().clone();
+        let never = eventfd(0, EventfdFlags::empty()).unwrap();
+        let wait = io_uring::types::Fd(never.as_raw_fd());
+        let flags = libc::POLLIN as u32;
+        push(&mut ring, &PollAdd::new(wait, flags).build());
+        ring.submit().unwrap();
+        let mut done = Vec::new();
+        ring.reap(&mut done).unwrap();
+        assert!(done.is_empty() && !release.is_over());
+        drop(ring);
+        assert!(release.wait(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_call_that_is_refused_is_an_error() {
+        let (mut ring, _file) = ring(8);
+        let release = ring.release().clone();
+        ring.sabotage();
+        // Nothing is asked of the kernel yet.
+        ring.submit().unwrap();
+        push(&mut ring, &Nop::new().build());
+        assert!(ring.submit().is_err());
+        drop(ring);
+        assert!(release.wait(Duration::from_secs(60)));
     }
 
     #[test]

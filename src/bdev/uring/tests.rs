@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 
@@ -16,19 +17,33 @@ fn file(bytes: u64) -> NamedTempFile {
     file
 }
 
+/// Comes back when it is so.
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn device(file: &NamedTempFile, block_size: u32, arenas: &[Arena]) -> Arc<Uring> {
     Uring::new("u", file.path(), Some(block_size), None, arenas).unwrap()
 }
 
-/// Hands in `count` requests of eight blocks of 512 bytes each, side by side from block `first`.
-fn hand_in(user: &mut User, op: Op, first: u64, count: u64, data: impl Fn(&User) -> Data) {
+/// Hands in `count` requests of `blocks` blocks of 512 bytes each, side by side from block `first`.
+fn hand_in(
+    user: &mut User,
+    op: Op,
+    (first, blocks, count): (u64, u32, u64),
+    data: impl Fn(&User) -> Data,
+) {
     for token in 0..count {
         let data = data(user);
         let request = Request {
             token,
             op,
-            lba: first + token * 8,
-            blocks: 8,
+            lba: first + token * u64::from(blocks),
+            blocks,
             data,
         };
         user.channel.submit(request).unwrap();
@@ -176,29 +191,42 @@ fn a_channel_that_goes_away_has_its_buffers_back_from_the_kernel() {
     // Not a hole, which is read without waiting for anything.
     file.write_all(&vec![0xD1; 8 << 20]).unwrap();
     file.as_file().sync_all().unwrap();
-    let bdev = device(&file, 512, &[arena]);
     for kicked in [true, false] {
+        let bdev = device(&file, 512, std::slice::from_ref(&arena));
         let mut user = User::new(&*bdev, &pool);
-        hand_in(&mut user, Op::Read, 0, 100, |user| user.read_data(4096));
+        hand_in(&mut user, Op::Read, (0, 128, 100), |user| {
+            user.read_data(65_536)
+        });
         let write = Op::Write { fua: true };
-        hand_in(&mut user, write, 8000, 50, |user| {
+        hand_in(&mut user, write, (13_000, 8, 50), |user| {
             user.write_data(&[7; 4096])
         });
         let zeroes = Op::WriteZeroes {
             fua: true,
             deallocate: true,
         };
-        hand_in(&mut user, zeroes, 12_000, 20, |_| Data::None);
+        hand_in(&mut user, zeroes, (14_000, 8, 20), |_| Data::None);
         if kicked {
             user.channel.kick();
         }
-        drop(user);
-        assert_eq!(pool.available(), pool.capacity());
-        // Every read has ended: its buffer holds what the file does, to the last byte.
-        let free: Vec<BufMut> = std::iter::from_fn(|| pool.take()).collect();
-        let is_read = |buffer: &&BufMut| buffer[..4096].iter().all(|&byte| byte == 0xD1);
-        assert_eq!(free.iter().filter(is_read).count(), 100);
-        free.into_iter().for_each(|mut buffer| buffer.fill(0));
+        drop((user, bdev));
+        // Whatever is free is someone else's from now on.
+        let mut free: Vec<BufMut> = Vec::new();
+        until("every buffer is free", || {
+            free.extend(std::iter::from_fn(|| {
+                let mut buffer = pool.take()?;
+                buffer.fill(0x5E);
+                Some(buffer)
+            }));
+            free.len() == pool.capacity()
+        });
+        // The kernel has the file open, and so locked, until its last I/O has ended.
+        until("the file is free", || {
+            Uring::new("u", file.path(), None, None, &[]).is_ok()
+        });
+        for buffer in free {
+            assert!(buffer.iter().all(|&byte| byte == 0x5E));
+        }
     }
 }
 

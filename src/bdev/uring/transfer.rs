@@ -7,7 +7,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::super::cursor::{Gather, Scatter};
-use super::super::{Data, Op, Request, Status};
+use super::super::{Completion, Data, Op, Request, Status};
 use super::file::Alignment;
 use super::ring::{FILE, Ring};
 use crate::memory::{Buf, BufMut};
@@ -88,6 +88,15 @@ impl Transfer {
             step,
             bounce,
             retries: 0,
+        }
+    }
+
+    /// What the request's user is told in the end.
+    pub(super) fn into_completion(self, status: Status) -> Completion {
+        Completion {
+            token: self.token,
+            status,
+            data: self.data,
         }
     }
 
