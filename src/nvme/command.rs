@@ -59,7 +59,7 @@ layout!(Command, 64 bytes, {
     cdw10 at 40, cdw11 at 44, cdw12 at 48, cdw13 at 52, cdw14 at 56, cdw15 at 60,
 });
 
-/// Whether a command is one half of a fused pair (Base 3.4.2).
+/// Whether a command is one half of a fused pair (Base, "Fused Operations").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fuse {
     /// Not fused.

@@ -6,7 +6,8 @@
 //!
 //! Section numbers refer to *NVM Express Base Specification 2.0* ("Base"), *NVM Command Set
 //! Specification 1.0* ("NVM") and *NVMe over TCP Transport Specification 1.0* ("TCP"). Revision 2.1 of
-//! the Base specification moved many sections and kept the layouts.
+//! the Base specification moved many sections and kept the layouts; a section that is named by its title
+//! has the same in both.
 //!
 //! | module | what |
 //! |---|---|
@@ -45,7 +46,7 @@ pub use sgl::{Sgl, SglDescriptor};
 pub use status::Status;
 pub use text::{ascii_field, ascii_text};
 
-/// The namespace identifier that means "all namespaces" (Base 3.2.1.2).
+/// The namespace identifier that means "all namespaces" (Base, "Valid and Invalid NSIDs").
 pub const NSID_ALL: u32 = 0xffff_ffff;
 
 /// The largest namespace identifier that may name a single namespace; FFFFFFFEh is reserved.

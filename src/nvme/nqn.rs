@@ -1,4 +1,4 @@
-//! NVMe qualified names (Base 4.5): what names a subsystem or a host.
+//! NVMe qualified names (Base, "NVMe Qualified Names"): what names a subsystem or a host.
 
 use std::borrow::Borrow;
 use std::fmt;

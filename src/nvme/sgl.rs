@@ -1,4 +1,4 @@
-//! Scatter gather list descriptors (Base 4.1.2), as NVMe/TCP uses them: one descriptor a command.
+//! Scatter gather list descriptors (Base, "Scatter Gather List (SGL)"), as NVMe/TCP uses them: one descriptor a command.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

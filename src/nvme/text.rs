@@ -1,4 +1,4 @@
-//! The fixed-length text fields of the specification: ASCII padded with spaces (Base 1.4), or NUL-terminated.
+//! The fixed-length text fields of the specification: ASCII padded with spaces (Base, "Conventions"), or NUL-terminated.
 
 /// Makes a field of `N` bytes from text: left-justified, padded with spaces, cut where it is too long;
 /// what is not printable ASCII becomes `_`.

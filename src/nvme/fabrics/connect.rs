@@ -1,4 +1,5 @@
-//! What goes with Connect: its data, its result, and how a refusal names the field at fault (Base 6.3).
+//! What goes with Connect: its data, its result, and how a refusal names the field at fault (Base, "Connect
+//! Command and Response").
 
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -16,7 +17,7 @@ pub const CNTLID_STATIC_ANY: u16 = 0xfffe;
 /// The largest identifier that a controller may have; FFF0h to FFFFh are reserved.
 pub const CNTLID_MAX: u16 = 0xffef;
 
-/// The data of Connect, 1024 bytes (Base 6.3).
+/// The data of Connect, 1024 bytes (Base, "Connect Command and Response").
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, PartialEq, Eq,
 )]
@@ -83,7 +84,7 @@ impl ConnectData {
 }
 
 /// The field of a Connect that was not acceptable; the completion with
-/// [`CONNECT_INVALID_PARAMETERS`](crate::nvme::Status::CONNECT_INVALID_PARAMETERS) says it in dword 0 (IPO and IATTR, Base 6.3).
+/// [`CONNECT_INVALID_PARAMETERS`](crate::nvme::Status::CONNECT_INVALID_PARAMETERS) says it in dword 0 (IPO and IATTR).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConnectParameter {
     /// Record format, in the command.

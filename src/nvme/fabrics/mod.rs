@@ -11,7 +11,7 @@ use super::opcode::{DataDirection, FABRICS, FabricsType};
 use super::property::PropertySize;
 use super::status::Status;
 
-/// Connect (Base 6.3): the dwords; what they mean together with the data is the controller's to judge.
+/// Connect (Base, "Connect Command and Response"): the dwords; what they mean together with the data is the controller's to judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Connect {
     /// Record format, 0.
@@ -38,7 +38,7 @@ impl Connect {
     }
 }
 
-/// Authentication Send or Receive (Base 6.1, 6.2).
+/// Authentication Send or Receive (Base, "Authentication Send Command and Response" and its neighbour).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Authentication {
     /// Security protocol, E9h for NVMe.

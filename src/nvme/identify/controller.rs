@@ -1,4 +1,4 @@
-//! Identify Controller (CNS 01h, Base 5.17.2.1) and its part for the NVM command set (CNS 06h, NVM 4.1.5).
+//! Identify Controller (CNS 01h, Base 5.17.2.1) and its part for the NVM command set (CNS 06h, NVM 4.1.5.4).
 
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -1,4 +1,4 @@
-//! The lists that Identify returns: namespaces, controllers, the names of a namespace, command sets (Base 4.4, 5.17.2).
+//! The lists that Identify returns: namespaces, controllers, the names of a namespace, command sets (Base 5.17.2).
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 use super::IDENTIFY_SIZE;
 
-/// Namespace list (Base 4.4.2): up to 1024 identifiers, ascending, 0 behind the last. Also log page 04h.
+/// Namespace list (Base, "Namespace List"): up to 1024 identifiers, ascending, 0 behind the last. Also log page 04h.
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, PartialEq, Eq,
 )]
@@ -42,7 +42,7 @@ impl NamespaceList {
     }
 }
 
-/// Controller list (Base 4.4.1): up to 2047 identifiers, ascending.
+/// Controller list (Base, "Controller List"): up to 2047 identifiers, ascending.
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, PartialEq, Eq,
 )]

@@ -1,4 +1,4 @@
-//! Identify Namespace: of the NVM command set (CNS 00h, NVM 4.1.5; CNS 05h, NVM 4.1.5), and independent of it
+//! Identify Namespace: of the NVM command set (CNS 00h, NVM 4.1.5.1; CNS 05h, NVM 4.1.5.3), and independent of it
 //! (CNS 08h, Base 5.17.2.8).
 
 use zerocopy::little_endian::{U16, U32, U64, U128};
