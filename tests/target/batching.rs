@@ -13,6 +13,7 @@ fn plan() -> Plan {
         block_size: 512,
         strip_kb: 16,
         tuning: json!({"shard_run": 1, "batching": {"join_wait_us": 200}}),
+        max_io_size: 4 << 20,
         ..Plan::default()
     }
 }
@@ -85,14 +86,17 @@ fn a_member_goes_and_comes_while_batches_cross() {
     let mut load = Load::start(&site, words, Some("state"));
     load.wait_for_progress(&target, 300);
     // A member that fails writes is lost in the middle of batches.
-    let fail = json!({
-        "name": plan.member(2), "io_type": "write", "error_type": "failure", "num": 3,
-    });
-    target.call("bdev_error_inject_error", fail);
+    let inject = |io: &str, num: u32| {
+        let name = plan.member(2);
+        let params = json!({"name": name, "io_type": io, "error_type": "failure", "num": num});
+        target.call("bdev_error_inject_error", params);
+    };
+    inject("write", u32::MAX);
     let slots = || target.call("bdev_raid_get_bdevs", json!({"category": "all"}))[0].clone();
     wait_for("the member to be lost", || {
         (slots()["base_bdevs_list"][2]["is_configured"] == false).then_some(())
     });
+    inject("clear", 1);
     load.wait_for_progress(&target, 300);
     let add = json!({"raid_bdev": VOLUME, "base_bdev": plan.member(2)});
     wait_for("the member to be taken back", || {

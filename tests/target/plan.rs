@@ -39,6 +39,8 @@ pub struct Plan {
     pub allow_any_host: bool,
     /// Further parameters of the volume.
     pub tuning: Value,
+    /// Largest request of a host in bytes.
+    pub max_io_size: u32,
 }
 
 impl Default for Plan {
@@ -53,6 +55,7 @@ impl Default for Plan {
             failing: false,
             allow_any_host: true,
             tuning: json!({}),
+            max_io_size: 1 << 20,
         }
     }
 }
@@ -135,7 +138,10 @@ impl Plan {
         let subsystem = json!({"nqn": NQN, "allow_any_host": self.allow_any_host});
         let namespace = json!({"nqn": NQN, "namespace": {"bdev_name": VOLUME}});
         calls.extend([
-            call("nvmf_create_transport", json!({"trtype": "TCP"})),
+            call(
+                "nvmf_create_transport",
+                json!({"trtype": "TCP", "max_io_size": self.max_io_size}),
+            ),
             call("nvmf_create_subsystem", subsystem),
             call("nvmf_subsystem_add_ns", namespace),
             call(
