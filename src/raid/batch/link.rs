@@ -223,7 +223,7 @@ impl<B> StripeLink<B> {
         if matches!(state.role, Role::Follower(_)) {
             return Charge::Follower;
         }
-        if mutation::on(Mutation::R1) {
+        if mutation::on(Mutation::R1) || mutation::on(Mutation::R1Weak) {
             drop(state);
             state = self.lock(waits);
         }
@@ -285,9 +285,6 @@ impl<B> StripeLink<B> {
             panic!("only a run that was offered is closed");
         };
         state.handled = true;
-        if mutation::on(Mutation::R1Weak) {
-            state.charged = false;
-        }
         if open.followers.is_empty() {
             return Closed::Alone(open.body);
         }
@@ -314,6 +311,7 @@ impl<B> StripeLink<B> {
         let home = followed && state.generation == generation;
         if home {
             state.role = Role::Lone;
+            state.charged &= !mutation::on(Mutation::R1Weak);
         }
         home
     }
@@ -363,7 +361,7 @@ impl<B> StripeLink<B> {
             return Err(Refusal::Head);
         }
         let Role::Open(batch) = &mut head.role else {
-            if mutation::on(Mutation::R13) {
+            if mutation::on(Mutation::R13) && !matches!(head.role, Role::Follower(_)) {
                 let joined = Joined {
                     end: offer.end(),
                     more: false,

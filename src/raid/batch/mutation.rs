@@ -8,7 +8,7 @@
 pub(in crate::raid) enum Mutation {
     /// The role is looked at, the lock let go, and the charge taken afterwards.
     R1,
-    /// A break throws the charge away without giving it back.
+    /// The same, and the break throws the charge away without giving it back.
     R1Weak,
     /// A follower is listed with its head before it knows of it itself.
     R2,
@@ -57,5 +57,7 @@ pub(in crate::raid) fn on(mutation: Mutation) -> bool {
     use std::sync::OnceLock;
     static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
     let chosen = CHOSEN.get_or_init(|| std::env::var("STRIPEWISE_MUTATION").ok());
-    chosen.as_deref() == Some(format!("{mutation:?}").as_str())
+    chosen
+        .as_ref()
+        .is_some_and(|name| *name == format!("{mutation:?}"))
 }
