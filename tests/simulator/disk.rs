@@ -1,6 +1,7 @@
 //! A virtual disk: bytes, and what goes wrong with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use stripewise::bdev::{Completion, Data, Op, Request, Status};
 
@@ -14,19 +15,32 @@ pub struct Disk {
     pub gone: bool,
     /// Writes that fail from now on.
     pub write_faults: u32,
-    /// Reads that failed for a latent error.
-    pub failed_reads: u64,
+    /// The next write of more blocks than this fails, once.
+    pub long_fault: Option<u64>,
+    /// Blocks that can't be written so many times, nor what is written together with them.
+    pub bad_pages: BTreeMap<u64, u32>,
+    /// Counts what its world likes to count.
+    pub clock: u64,
+    /// By that clock: when each block was last written for good, whatever cache the disk has, and
+    /// when last without giving its space back.
+    pub forced: Vec<u64>,
+    pub kept: Vec<u64>,
 }
 
 impl Disk {
     pub fn new(bytes: u64, block: u32, fill: u8) -> Self {
+        let blocks = (bytes / u64::from(block)) as usize;
         Self {
             bytes: vec![fill; bytes as usize],
             block,
             latent: BTreeSet::new(),
             gone: false,
             write_faults: 0,
-            failed_reads: 0,
+            long_fault: None,
+            bad_pages: BTreeMap::new(),
+            clock: 0,
+            forced: vec![0; blocks],
+            kept: vec![0; blocks],
         }
     }
 
@@ -56,6 +70,39 @@ impl Disk {
         }
     }
 
+    /// Whether a write of these blocks succeeds; notes what it does to them.
+    fn takes(&mut self, op: Op, blocks: Range<u64>) -> bool {
+        if self.write_faults > 0 {
+            self.write_faults -= 1;
+            return false;
+        }
+        let long = blocks.end - blocks.start;
+        if self.long_fault.take_if(|most| long > *most).is_some() {
+            return false;
+        }
+        for (_, left) in self.bad_pages.range_mut(blocks.clone()) {
+            if *left > 0 {
+                *left -= 1;
+                return false;
+            }
+        }
+        self.latent.retain(|b| !blocks.contains(b));
+        let at = blocks.start as usize..blocks.end as usize;
+        if op.is_fua() {
+            self.forced[at.clone()].fill(self.clock);
+        }
+        if !matches!(
+            op,
+            Op::WriteZeroes {
+                deallocate: true,
+                ..
+            }
+        ) {
+            self.kept[at].fill(self.clock);
+        }
+        true
+    }
+
     fn work(&mut self, op: Op, lba: u64, blocks: u32, data: &mut Data) -> Status {
         if self.gone {
             return Status::Gone;
@@ -69,7 +116,6 @@ impl Disk {
         match (op, data) {
             (Op::Read, Data::Read(segments)) => {
                 if self.latent.range(touched).next().is_some() {
-                    self.failed_reads += 1;
                     return Status::MediumError;
                 }
                 let mut from = &self.bytes[range];
@@ -81,11 +127,9 @@ impl Disk {
                 Status::Ok
             }
             (Op::Write { .. }, Data::Write(segments)) => {
-                if self.write_faults > 0 {
-                    self.write_faults -= 1;
+                if !self.takes(op, touched) {
                     return Status::WriteFault;
                 }
-                self.latent.retain(|b| !touched.contains(b));
                 let mut at = range.start;
                 for segment in segments.iter() {
                     self.bytes[at..at + segment.len()].copy_from_slice(segment);
@@ -94,11 +138,9 @@ impl Disk {
                 Status::Ok
             }
             (Op::WriteZeroes { .. }, Data::None) => {
-                if self.write_faults > 0 {
-                    self.write_faults -= 1;
+                if !self.takes(op, touched) {
                     return Status::WriteFault;
                 }
-                self.latent.retain(|b| !touched.contains(b));
                 self.bytes[range].fill(0);
                 Status::Ok
             }

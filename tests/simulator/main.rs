@@ -45,7 +45,7 @@ fn run_all(faults: Faults, seeds: std::ops::Range<u64>) {
     for (what, times) in happened {
         assert!(times > 0, "no {what}: the seeds do not test them");
     }
-    if matches!(faults, Faults::Loss | Faults::Chaos) {
+    if matches!(faults, Faults::Loss | Faults::Chaos | Faults::Flaky) {
         assert!(sum.broken > 0, "no batch was broken");
     }
 }
@@ -71,8 +71,37 @@ fn a_member_is_removed_and_added_back_under_load() {
 }
 
 #[test]
+fn long_writes_that_fail_are_done_in_pieces() {
+    run_all(Faults::Flaky, 0..60);
+}
+
+#[test]
 fn anything_may_fail_but_nothing_is_wrong() {
     run_all(Faults::Chaos, 0..80);
+}
+
+/// Seeds under which one of md's defects, put into our code, was found. `scripts/mutations` looks
+/// whether it still is, and finds new seeds when the simulator has changed.
+const KEPT: [(&str, Faults, u64); 9] = [
+    ("R3", Faults::Loss, 0),
+    ("R6", Faults::None, 5),
+    ("R7", Faults::Removal, 9),
+    ("R9", Faults::Chaos, 5),
+    ("R10", Faults::Flaky, 3),
+    ("R11", Faults::Loss, 0),
+    ("R12", Faults::None, 1),
+    ("R15", Faults::None, 36),
+    ("R16", Faults::None, 0),
+];
+
+#[test]
+fn kept_seeds() {
+    let defect = std::env::var("STRIPEWISE_MUTATION").unwrap_or_default();
+    for (found, faults, seed) in KEPT {
+        if defect.is_empty() || defect == found {
+            run(seed, faults);
+        }
+    }
 }
 
 /// As many new seeds as fit into a few seconds (`STRIPEWISE_SIM_SECONDS`).

@@ -28,15 +28,18 @@ pub enum Faults {
     Removal,
     /// All of these at any time, on any member. Requests may fail; nothing may be wrong.
     Chaos,
+    /// Long writes that fail and can be done in pieces.
+    Flaky,
 }
 
 impl Faults {
-    pub const ALL: [Faults; 5] = [
+    pub const ALL: [Faults; 6] = [
         Faults::None,
         Faults::Latent,
         Faults::Loss,
         Faults::Removal,
         Faults::Chaos,
+        Faults::Flaky,
     ];
 }
 
@@ -88,6 +91,8 @@ struct Sent {
     op: Op,
     lba: u64,
     blocks: u32,
+    /// Member requests that had been served when it was sent.
+    since: u64,
     /// What a compare must say; `None` while other writes may change the block.
     equal: Option<bool>,
 }
@@ -105,6 +110,8 @@ pub struct World {
     open: Vec<Vec<Option<usize>>>,
     disks: Vec<Disk>,
     on_disk: Vec<OnDisk>,
+    /// Member requests served.
+    served: u64,
     mail: BTreeMap<(usize, usize), VecDeque<Message>>,
     model: Model,
     payload: Pool,
@@ -200,6 +207,7 @@ impl World {
                 .map(|_| Disk::new(member_bytes / u64::from(block) * u64::from(block), block, 0))
                 .collect(),
             on_disk: Vec::new(),
+            served: 0,
             mail: BTreeMap::new(),
             model: Model::new(blocks, block),
             payload: Pool::new(&arena, 4096, 4096).expect("room"),
@@ -277,6 +285,11 @@ impl World {
                 false => 0,
             };
             self.disks[disk].latent.insert(lba);
+        }
+        if self.faults == Faults::Flaky {
+            let disk = self.random.below(members) as usize;
+            let page = self.geometry.stripe_bytes() / self.block;
+            self.disks[disk].long_fault = Some(page.into());
         }
         let first = self.lost == 0 && step > steps / 8 && self.random.one_in(4);
         let again = chaos && self.lost > 0 && self.lost < 5 && self.random.one_in(20);
@@ -407,13 +420,8 @@ impl World {
         }
         let (lba, middle, end) = (first * row, (edge * row).min(end * row), end * row);
         let zeros = self.random.one_in(4);
-        // In one request, or in two that meet at the edge.
-        let cut = match self.random.one_in(2) {
-            true => lba,
-            false => middle,
-        };
-        let parts = [lba..cut, cut..end];
-        for part in parts {
+        let middle = if self.random.one_in(2) { lba } else { middle };
+        for part in [lba..middle, middle..end] {
             let blocks = (part.end - part.start) as u32;
             if blocks > 0 && zeros {
                 let deallocate = self.random.one_in(2);
@@ -492,6 +500,7 @@ impl World {
             op,
             lba,
             blocks,
+            since: self.served,
             equal,
         };
         self.sent.insert(token, sent);
@@ -542,6 +551,8 @@ impl World {
         }
         let at = self.random.below(self.on_disk.len() as u64) as usize;
         let (node, slot, disk, request) = self.on_disk.swap_remove(at);
+        self.served += 1;
+        self.disks[disk].clock = self.served;
         let completion = self.disks[disk].serve(request);
         self.nodes[node].member_done(slot, completion);
         self.carry_out(node);
@@ -617,6 +628,7 @@ impl World {
             op,
             lba,
             blocks,
+            since,
             equal,
         } = sent;
         assert_eq!(
@@ -656,9 +668,40 @@ impl World {
             }
             Op::Compare | Op::Flush => {}
         }
+        let safe = [Faults::None, Faults::Latent, Faults::Flaky];
+        if status == Status::Ok && safe.contains(&self.faults) {
+            self.check_promises(op, lba, blocks, since);
+        }
         if let Some(equal) = equal.filter(|_| !failed) {
             let said = status == Status::Ok;
             assert_eq!(said, equal, "{op:?} of block {lba}");
+        }
+    }
+
+    /// What a request wants beside its bytes, it got from the members that hold them, some time
+    /// after it was sent: it is forced to the medium, or keeps its space. (Of an array that loses
+    /// no member: a rebuild forces nothing.)
+    fn check_promises(&self, op: Op, lba: u64, blocks: u32, since: u64) {
+        let block = u64::from(self.block);
+        for lba in lba..lba + u64::from(blocks) {
+            let place = self.geometry.place(lba * block);
+            let chunk = u64::from(self.geometry.chunk_bytes());
+            let at = (place.row * chunk + u64::from(place.within)) / block;
+            let disk = &self.disks[self.geometry.member(place.row, place.role)];
+            let forced = disk.forced[at as usize] > since;
+            assert!(
+                forced || !op.is_fua(),
+                "{op:?} of block {lba} is not durable"
+            );
+            let kept = disk.kept[at as usize] > since;
+            let may_go = !matches!(
+                op,
+                Op::WriteZeroes {
+                    deallocate: false,
+                    ..
+                }
+            );
+            assert!(kept || may_go, "{op:?} gave back the space of block {lba}");
         }
     }
 
