@@ -425,8 +425,8 @@ pub(in crate::raid) enum Mine {
     Later,
 }
 
-/// What a link looks like at one moment, for tests.
-#[cfg(test)]
+/// What a link looks like at one moment, for the tests of races.
+#[cfg(all(test, loom))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
     pub follower_of: Option<LinkId>,
@@ -434,7 +434,7 @@ pub(super) struct Look {
     pub handled: bool,
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
 impl<B> StripeLink<B> {
     pub(super) fn look(&self) -> Look {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
