@@ -276,6 +276,12 @@ impl Shard {
         }
     }
 
+    /// Whether a neighbour writes a stripe, as far as its batch knows.
+    pub(super) fn is_away(&self, at: u32) -> bool {
+        let batch = self.batches.get(self.cache[at].batch as usize);
+        batch.is_some_and(|batch| matches!(batch.stage, Stage::Away))
+    }
+
     /// A batch does not wait any longer, if it does.
     pub(super) fn hasten(&mut self, key: u32) {
         if key == NONE {

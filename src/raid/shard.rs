@@ -307,7 +307,7 @@ impl Shard {
                 }
             }
             Phase::Waiting => self.fill(at, len, pace != Pace::Patient),
-            Phase::Batched if mutation::on(Mutation::R6) => {
+            Phase::Batched if mutation::on(Mutation::R6) && self.is_away(at) => {
                 self.cache[at].phase = Phase::Ready;
                 self.ready.push_back(at);
             }
