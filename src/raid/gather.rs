@@ -377,6 +377,11 @@ impl Batch {
         }
     }
 
+    /// Whether it is written here for certain.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.stage, Stage::Private | Stage::Closed)
+    }
+
     fn take_in(&mut self, followers: Followers<Body>) {
         self.guests.extend(followers.into_iter().map(|f| Guest {
             link: f.link,

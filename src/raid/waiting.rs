@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::batch::{Charge, LinkId};
+use super::gather::Batch;
 use super::message::Job;
 use super::shard::Shard;
 use super::stripe::Phase;
@@ -199,10 +200,14 @@ impl Shard {
     /// A write in a hurry came for a stripe whose batch may still be open: its charge is taken now,
     /// ahead of those that are delayed, and the batch does not wait any longer.
     pub(super) fn hurry(&mut self, at: u32) {
-        if self.crossing.links().charge(self.link(at)) == Charge::Held {
+        let key = self.cache[at].batch;
+        // Whoever takes a run away gives back the charge of its first link, and sees no other.
+        let stays = |batch: &Batch| batch.stripes[0] == at || batch.is_ours();
+        let stays = self.batches.get(key as usize).is_some_and(stays);
+        if stays && self.crossing.links().charge(self.link(at)) == Charge::Held {
             self.cache[at].charged = true;
         }
-        self.hasten(self.cache[at].batch);
+        self.hasten(key);
     }
 
     /// Gives back what the stripe was charged.

@@ -56,6 +56,26 @@ fn rows_of_two_owners_are_one_request_to_each_member() {
     assert_eq!(rig.counters().crossings, 1);
 }
 
+/// I4 for every stripe of a run that is away: what is urgent there is charged when it has come
+/// home, and keeps nobody else from reading meanwhile.
+#[test]
+fn r1_no_stripe_of_a_run_that_is_away_is_charged() {
+    let mut rig = Rig::new(Plan { run: 2, ..PLAN });
+    let write = rig.write(1, 0, &[0x10; 8], false);
+    rig.run(1);
+    rig.deliver(0);
+    rig.run(0);
+    assert_eq!(rig.asked(), all_asked(0, WRITE, 0..4));
+    for row in [2, 3] {
+        rig.write(1, 2 * row, &[0x30], true);
+        assert_eq!(rig.counters().preread_active, 0, "row {row}");
+    }
+    rig.serve(|_| true);
+    rig.deliver(1);
+    rig.run(1);
+    assert_eq!(rig.ended(write), Some(Status::Ok));
+}
+
 /// The owner looks after a run that is away, because its wait is over: it stays away, and comes
 /// home to where it was.
 #[test]
