@@ -56,6 +56,24 @@ fn rows_of_two_owners_are_one_request_to_each_member() {
     assert_eq!(rig.counters().crossings, 1);
 }
 
+/// I17: neither owner goes on while one member has not answered.
+#[test]
+fn a_batch_ends_when_the_last_member_has_written_it() {
+    for last in 0..MEMBERS {
+        let (mut rig, [head, follower]) = crossing_of_two_hosts([false; 2]);
+        rig.serve(|asked| asked.slot != last);
+        for node in [0, 1, 0, 1] {
+            rig.deliver(node);
+            rig.run(node);
+        }
+        assert_eq!(rig.ended(head), None);
+        assert_eq!(rig.asked().len(), 1, "nothing else has begun");
+        rig.settle();
+        assert_eq!(rig.ended(head), Some(Status::Ok));
+        assert_eq!(rig.ended(follower), Some(Status::Ok));
+    }
+}
+
 /// I4 for every stripe of a run that is away: what is urgent there is charged when it has come
 /// home, and keeps nobody else from reading meanwhile.
 #[test]
