@@ -209,7 +209,7 @@ pub fn measure(load: &Load) -> Outcome {
         .map(|m| {
             let name = format!("m{m}");
             let ram = Malloc::new(&name, 512, MEMBER_BYTES / 512, None).expect("memory");
-            fill(&*ram, &arena);
+            fill(&ram, &arena);
             let member: Arc<dyn Bdev> = match load.delay_us {
                 0 => ram,
                 us => Delay::new(ram, &name, us, us, us, us).expect("a delay"),

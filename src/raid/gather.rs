@@ -232,6 +232,26 @@ impl Shard {
         };
         let number = self.cache[batch.stripes[0]].number;
         let (links, limit) = (self.crossing.links(), self.merge as u32);
+        let grow = |open: &mut Open, Joined { end, more }| {
+            links.withdraw(open.end, Side::Before, id);
+            open.end = end;
+            let full = end - number >= u64::from(limit);
+            let posted = !full && self.geometry.is_edge(end);
+            open.back = Edge {
+                posted,
+                wanted: posted && more,
+                tried: None,
+            };
+            if posted {
+                links.post(end, Side::Before, id);
+            }
+        };
+        // Neighbours may have joined from their side.
+        match links.standing(id) {
+            Some(joined) if joined.end == open.end => {}
+            Some(joined) => grow(open, joined),
+            None => return self.close(key),
+        }
         if let Some(other) = open.front.meet(number, Side::Before, id, links) {
             match links.join(other, id, limit, Mine::Later) {
                 Ok(_) => {
@@ -246,20 +266,9 @@ impl Shard {
         }
         while let Some(other) = open.back.meet(open.end, Side::After, id, links) {
             match links.join(id, other, limit, Mine::Earlier) {
-                Ok(Joined { end, more }) => {
+                Ok(joined) => {
                     self.counters.joins += 1;
-                    links.withdraw(open.end, Side::Before, id);
-                    open.end = end;
-                    let full = end - number >= u64::from(limit);
-                    let posted = !full && self.geometry.is_edge(end);
-                    open.back = Edge {
-                        posted,
-                        wanted: posted && more,
-                        tried: None,
-                    };
-                    if posted {
-                        links.post(end, Side::Before, id);
-                    }
+                    grow(open, joined);
                 }
                 Err(why) => {
                     self.counters.refused(why);

@@ -81,7 +81,7 @@ pub struct Job {
     pub len: u64,
     /// The buffers of this part.
     pub data: Data,
-    /// The host's request goes on before, or behind, the rows of this owner.
+    /// The host's request goes on before, or behind, the rows of this owner, and may wait there.
     pub reach: (bool, bool),
     /// It begins where an earlier one of its node ended.
     pub streams: bool,

@@ -290,7 +290,11 @@ impl Router {
                 offset,
                 len,
                 data,
-                reach: (offset > host.offset, host.cut < host.len),
+                // Who is in a hurry does not wait at an edge.
+                reach: match alone || host.op.is_fua() {
+                    true => (false, false),
+                    false => (offset > host.offset, host.cut < host.len),
+                },
                 streams: host.streams,
                 alone,
             };

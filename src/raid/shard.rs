@@ -200,7 +200,7 @@ impl Shard {
             let end = job.offset + job.len;
             job.streams |= self.streams.follows(job.offset, end, slack);
             // A stream that has come to an edge goes on behind it.
-            if job.streams && !job.alone {
+            if job.streams && !job.alone && !job.op.is_fua() {
                 job.reach.0 |= self.geometry.is_run_start(job.offset);
                 job.reach.1 |= self.geometry.is_run_start(end);
             }

@@ -91,6 +91,11 @@ impl<B> Links<B> {
         self.link(id).offer(offer, &self.shared(id).waits);
     }
 
+    /// See [`StripeLink::standing`].
+    pub(in crate::raid) fn standing(&self, id: LinkId) -> Option<Joined> {
+        self.link(id).standing(&self.shared(id).waits)
+    }
+
     /// See [`StripeLink::close`].
     pub(in crate::raid) fn close(&self, id: LinkId) -> Closed<B> {
         self.link(id).close(&self.shared(id).waits)

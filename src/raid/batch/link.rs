@@ -265,6 +265,17 @@ impl<B> StripeLink<B> {
         });
     }
 
+    /// How far the batch of an open run reaches now; `None` if it has become somebody's follower.
+    pub(super) fn standing(&self, waits: &Waits) -> Option<Joined> {
+        match &self.lock(waits).role {
+            Role::Open(open) => Some(Joined {
+                end: open.end(),
+                more: open.more,
+            }),
+            _ => None,
+        }
+    }
+
     /// Closes what was offered: from here on it is its owner's alone, or somebody else's. It may
     /// be asked any number of times while the run is away.
     pub(super) fn close(&self, waits: &Waits) -> Closed<B> {
