@@ -173,6 +173,9 @@ struct State<B> {
     handled: bool,
     /// Counts the times that it was somebody's follower.
     generation: u32,
+    /// For [`Mutation::R3`]: its owner has come by while it was away.
+    #[cfg(mutations)]
+    looked: bool,
 }
 
 /// A stripe as far as another core may see it: everything behind one lock, and no way around it.
@@ -203,6 +206,8 @@ impl<B> StripeLink<B> {
                 charged: false,
                 handled: false,
                 generation: 0,
+                #[cfg(mutations)]
+                looked: false,
             }),
         }
     }
@@ -286,7 +291,8 @@ impl<B> StripeLink<B> {
             state = self.lock(waits);
         }
         if matches!(state.role, Role::Follower(_)) {
-            if mutation::on(Mutation::R3) {
+            #[cfg(mutations)]
+            if mutation::on(Mutation::R3) && std::mem::replace(&mut state.looked, true) {
                 state.role = Role::Lone;
             }
             state.handled = false;

@@ -13,6 +13,7 @@ pub(in crate::raid) enum Mutation {
     /// A follower is listed with its head before it knows of it itself.
     R2,
     /// A follower that is handled twice takes itself for alone the second time.
+    #[cfg_attr(not(mutations), expect(dead_code, reason = "its switch is not built"))]
     R3,
     /// Whoever handles a stripe takes its body first, and then looks whether it may.
     R4,
