@@ -215,13 +215,24 @@ impl Target<'_> {
         fs::read_dir(folder).expect("its files").count()
     }
 
-    /// Memory that the process has in use, in KiB.
-    pub fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("its status");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-        let number = line.and_then(|l| l.split_whitespace().next());
-        number.expect("a size").parse().expect("a number")
+    /// Memory that the process has in use, in KiB, but for what it maps in pieces of 8 MiB and more:
+    /// the arena and RAM disks, which cost memory little by little as they are touched.
+    pub fn heap_kib(&self) -> u64 {
+        let maps = fs::read_to_string(format!("/proc/{}/smaps", self.child.id()));
+        let maps = maps.expect("its mappings");
+        let kib = |line: &str, name: &str| -> Option<u64> {
+            let number = line.strip_prefix(name)?.split_whitespace().next()?;
+            Some(number.parse().expect("a number"))
+        };
+        let mut size = 0;
+        let mut sum = 0;
+        for line in maps.lines() {
+            size = kib(line, "Size:").unwrap_or(size);
+            let resident = kib(line, "Rss:").filter(|_| size < 8 << 10);
+            sum += resident.unwrap_or(0);
+        }
+        assert!(sum > 0, "its mappings have sizes");
+        sum
     }
 
     /// Sum of a count over all poll groups.
