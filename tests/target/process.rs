@@ -1,5 +1,6 @@
 //! A target as a process: its start, its socket, its end.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -215,24 +216,29 @@ impl Target<'_> {
         fs::read_dir(folder).expect("its files").count()
     }
 
-    /// Memory that the process has in use, in KiB, but for what it maps in pieces of 8 MiB and more:
-    /// the arena and RAM disks, which cost memory little by little as they are touched.
-    pub fn heap_kib(&self) -> u64 {
+    /// The mappings of the process by first address: size, and how much of it is in memory, in KiB.
+    pub fn mappings(&self) -> BTreeMap<String, (u64, u64)> {
         let maps = fs::read_to_string(format!("/proc/{}/smaps", self.child.id()));
         let maps = maps.expect("its mappings");
         let kib = |line: &str, name: &str| -> Option<u64> {
             let number = line.strip_prefix(name)?.split_whitespace().next()?;
             Some(number.parse().expect("a number"))
         };
-        let mut size = 0;
-        let mut sum = 0;
+        let mut mappings = BTreeMap::new();
+        let (mut first, mut size) = (String::new(), 0);
         for line in maps.lines() {
+            // A mapping begins with its addresses, then come lines of names and values.
+            let name = line.split_whitespace().next().unwrap_or_default();
+            if !name.ends_with(':') {
+                first = name.to_owned();
+                first.truncate(name.find('-').unwrap_or(name.len()));
+            }
             size = kib(line, "Size:").unwrap_or(size);
-            let resident = kib(line, "Rss:").filter(|_| size < 8 << 10);
-            sum += resident.unwrap_or(0);
+            if let Some(resident) = kib(line, "Rss:") {
+                mappings.insert(first.clone(), (size, resident));
+            }
         }
-        assert!(sum > 0, "its mappings have sizes");
-        sum
+        mappings
     }
 
     /// Sum of a count over all poll groups.
