@@ -4,8 +4,8 @@
 //! test reads a view and written where it writes one, and loom reports a write that is not ordered
 //! after every read.
 //!
-//! Each ordering was weakened by hand to see a test fail: `is_only` and the fence of the last drop
-//! to relaxed, the decrement to relaxed.
+//! Each ordering was weakened by hand to see a test fail: `is_only` and the load of the last drop to
+//! relaxed, the decrement to relaxed.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;

@@ -3,9 +3,9 @@
 #[cfg(not(loom))]
 pub(super) use crossbeam_queue::ArrayQueue;
 #[cfg(loom)]
-pub(super) use loom::sync::atomic::{AtomicU32, Ordering, fence};
+pub(super) use loom::sync::atomic::{AtomicU32, Ordering};
 #[cfg(not(loom))]
-pub(super) use std::sync::atomic::{AtomicU32, Ordering, fence};
+pub(super) use std::sync::atomic::{AtomicU32, Ordering};
 
 /// As much of `crossbeam_queue::ArrayQueue` as the room uses. The promise on which the room relies,
 /// that what comes before a push comes before what follows the pop of that element, is kept by a
