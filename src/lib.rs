@@ -5,6 +5,7 @@ pub mod cli;
 pub mod control;
 pub mod initiator;
 pub mod loadgen;
+mod lock;
 pub mod memory;
 pub mod nvme;
 pub mod nvmf;

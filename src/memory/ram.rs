@@ -2,9 +2,11 @@
 
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::lock;
 
 /// Locks of one region; a power of two. Pages that are this many pages apart share one.
 const LOCKS: usize = 1024;
@@ -85,12 +87,10 @@ impl Ram {
 
     /// Reads a page; writers of it wait meanwhile. Panics if there is no such page.
     pub fn read(&self, page: usize) -> Page<'_> {
-        let bytes = self.address(page);
-        let guard = self.lock(page).read();
         self.count_guard();
         Page {
-            bytes,
-            _guard: guard.unwrap_or_else(PoisonError::into_inner),
+            bytes: self.address(page),
+            _guard: lock::read(self.lock(page)),
         }
     }
 
@@ -98,12 +98,10 @@ impl Ram {
     ///
     /// A thread that holds a guard must not ask for another: they may share a lock.
     pub fn write(&self, page: usize) -> PageMut<'_> {
-        let bytes = self.address(page);
-        let guard = self.lock(page).write();
         self.count_guard();
         PageMut {
-            bytes,
-            _guard: guard.unwrap_or_else(PoisonError::into_inner),
+            bytes: self.address(page),
+            _guard: lock::write(self.lock(page)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A reactor's way into a volume: its node, the channels of its members, and its end of the mesh.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::array::Control;
@@ -9,6 +9,7 @@ use super::message::{Message, NodeId};
 use super::node::{Effect, Node};
 use super::volume::{CountersCell, NodeParts};
 use crate::bdev::{Channel, Completion, Info, IoStat, OpenError, Request};
+use crate::lock;
 use crate::reactor::{Mailbox, Port, ReactorId};
 
 /// Messages taken from the mesh in one turn.
@@ -194,7 +195,7 @@ impl VolumeChannel {
         let due = self.published.is_none_or(|at| now - at >= PUBLISH);
         if due {
             self.published = Some(now);
-            let mut all = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = lock::exclusive(&self.counters);
             all[self.port.id().index()] = self.node.counters();
         }
     }

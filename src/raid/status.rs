@@ -1,6 +1,8 @@
 //! What the outside may see of an array.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::lock;
 
 /// State of a volume, in SPDK's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,13 +61,10 @@ impl StatusCell {
     }
 
     pub(super) fn read(&self) -> Status {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock::exclusive(&self.0).clone()
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock::exclusive(&self.0));
     }
 }

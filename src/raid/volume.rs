@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -19,6 +19,7 @@ use super::node::{Node, NodeConfig};
 use super::status::{State, Status, StatusCell};
 use super::view::View;
 use crate::bdev::{self, Bdev, Info, OpenError};
+use crate::lock;
 use crate::memory::{Arena, Pool};
 use crate::reactor::{self, Mailbox, MailboxSender, Port, Waker};
 
@@ -237,7 +238,7 @@ impl Volume {
 
     /// What all reactors have done; up to a tenth of a second old.
     pub fn counters(&self) -> Counters {
-        let nodes = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let nodes = lock::exclusive(&self.counters);
         nodes.iter().fold(Counters::default(), |mut sum, node| {
             sum.add(node);
             sum
@@ -305,7 +306,7 @@ impl Bdev for Volume {
         let Some(id) = reactor::current() else {
             return Err(refuse("only a reactor can open a RAID volume".into()));
         };
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = lock::exclusive(&self.parts);
         let part = parts.get_mut(id.index()).and_then(Option::take);
         let Some(part) = part else {
             return Err(refuse(format!("{id} has it open already")));

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::super::Request;
 use super::injection::{Hit, Injection};
+use crate::lock;
 
 /// The injections of a device. The lock is taken only while there are any.
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ impl Table {
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock::exclusive(&self.entries)
     }
 
     /// Counts the first injection that fits the request, and answers what it does.
