@@ -1,12 +1,10 @@
 //! The link of a stripe: all of it that another core may see.
 
-use std::sync::PoisonError;
-
 use smallvec::SmallVec;
 
 use super::budget::{Budget, Charge};
 use super::mutation::{self, Mutation};
-use super::sync::{Mutex, MutexGuard};
+use super::sync::{self, Mutex, MutexGuard};
 
 /// Names a link: the shard that owns it, and which of its stripes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -217,8 +215,7 @@ impl<B> StripeLink<B> {
             return state;
         }
         waits.add();
-        // Whoever panicked with the lock left a state that was whole: each change is one step.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::wait(&self.state)
     }
 
     /// Asks for the right to read before writing. That the stripe is nobody's follower, the mark
@@ -454,7 +451,7 @@ pub(super) struct Look {
 #[cfg(all(test, loom))]
 impl<B> StripeLink<B> {
     pub(super) fn look(&self) -> Look {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = sync::wait(&self.state);
         Look {
             follower_of: match state.role {
                 Role::Follower(head) => Some(head),

@@ -8,3 +8,15 @@ pub(super) use loom::sync::{Mutex, MutexGuard};
 pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[cfg(not(loom))]
 pub(super) use std::sync::{Mutex, MutexGuard};
+
+/// Waits for a lock. Whoever panicked with it left a state that was whole: each change is one step.
+#[cfg(not(loom))]
+pub(super) fn wait<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    crate::lock::exclusive(mutex)
+}
+
+/// Waits for a lock.
+#[cfg(loom)]
+pub(super) fn wait<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread of a model panics")
+}
