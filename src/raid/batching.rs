@@ -92,7 +92,7 @@ impl Default for Batching {
             scope: BatchScope::default(),
             request_bytes: 256 << 10,
             preread_limit: 256,
-            partial_wait: Duration::from_micros(100),
+            partial_wait: Duration::from_millis(1),
             join_wait: Duration::from_micros(20),
         }
     }

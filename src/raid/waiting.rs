@@ -11,8 +11,10 @@ use super::stripe::Phase;
 
 /// Streams that a shard, or a router, keeps in mind.
 const STREAMS: usize = 16;
-/// Stripes that do not wait, at most, after waits in vain.
-const DISCOURAGED: u32 = 4096;
+/// Stripes that do not wait after a first wait in vain, and after many.
+const PENALTY: std::ops::RangeInclusive<u32> = 16..=16384;
+/// Waits in a row that were worth while and halve the penalty.
+const WINS: u32 = 64;
 
 /// Where the latest sequential writers have come to.
 #[derive(Debug)]
@@ -43,14 +45,13 @@ impl Streams {
     }
 }
 
-/// Stripes that do not wait after the first wait in vain.
-const PENALTY: u32 = 16;
-
-/// Learns from waits that were in vain: after each, twice as many stripes do not wait at all.
+/// Learns from waits that were in vain: after each, twice as many stripes do not wait at all. It is
+/// forgotten slowly: a wait in vain costs a stream far more than one that was worth while brings.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     skip: u32,
     penalty: u32,
+    wins: u32,
 }
 
 impl Patience {
@@ -61,11 +62,16 @@ impl Patience {
     }
 
     fn won(&mut self) {
-        self.penalty = 0;
+        self.wins += 1;
+        if self.wins == WINS {
+            self.wins = 0;
+            self.penalty /= 2;
+        }
     }
 
     fn lost(&mut self) {
-        self.penalty = (2 * self.penalty).clamp(PENALTY, DISCOURAGED);
+        self.wins = 0;
+        self.penalty = (2 * self.penalty).clamp(*PENALTY.start(), *PENALTY.end());
         self.skip = self.penalty;
     }
 }
@@ -259,26 +265,19 @@ mod tests {
     fn waits_in_vain_become_rare() {
         let mut patience = Patience::default();
         assert!(patience.allows());
-        let mut refused = |won: bool| {
-            if won {
-                patience.won();
-            }
+        let mut refused = |wins: u32| {
+            (0..wins).for_each(|_| patience.won());
             patience.lost();
-            (0..10_000).take_while(|_| !patience.allows()).count()
+            (0..100_000).take_while(|_| !patience.allows()).count()
         };
-        assert_eq!(
-            [refused(false), refused(false), refused(false)],
-            [16, 32, 64]
-        );
-        assert_eq!(
-            refused(true),
-            16,
-            "a wait that was worth while is remembered"
-        );
+        assert_eq!([refused(0), refused(0), refused(0)], [16, 32, 64]);
+        assert_eq!(refused(63), 128, "a few good ones change nothing");
+        assert_eq!(refused(64), 128, "many do: half, and then twice as many");
+        assert_eq!(refused(4 * 64), 16);
         for _ in 0..20 {
-            refused(false);
+            refused(0);
         }
-        assert_eq!(refused(false), DISCOURAGED as usize);
+        assert_eq!(refused(0), 16384);
     }
 
     #[test]
