@@ -8,7 +8,7 @@ use crate::memory::Segments;
 /// Edges on the board: more than runs that a volume can have open at once, mostly.
 const EDGES: usize = 1024;
 
-/// What the shards of a volume share, and nothing else is shared by them: a [`StripeLink`] for
+/// What the shards of a volume share, and nothing else is shared by them: a link for
 /// each stripe of each cache, their budgets, and the board.
 #[derive(Debug)]
 pub struct Crossing(Links<Body>);
