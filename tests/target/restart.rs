@@ -115,6 +115,13 @@ fn a_target_that_cannot_end_is_told_twice() {
         });
         target.call("bdev_error_inject_error", stuck);
     }
+    // A turn of the target may be long: it has to be seen standing still for a while.
+    let (mut done, mut looks) = (0, 0);
+    wait_for("all requests to be stuck", || {
+        let before = std::mem::replace(&mut done, target.stat("completed_nvme_io"));
+        looks = if done == before { looks + 1 } else { 0 };
+        (looks == 10).then_some(())
+    });
     target.signal(Signal::TERM);
     // The first one has been taken once the target takes no more connections.
     wait_for("the target to take no more hosts", || {
