@@ -1,8 +1,8 @@
 //! A closed batch on its way to the members and back: one request a member for all its stripes, an
 //! outcome for each of them, and the runs of others sent home.
 
+use super::batch::BatchOp;
 use super::batch::mutation::{self, Mutation};
-use super::batch::{BatchOp, LinkId};
 use super::gather::{Batch, Stage, push};
 use super::member_io::{MemberIo, Page, PageIo};
 use super::message::{Home, NodeId};
@@ -178,10 +178,7 @@ impl Shard {
         } = home;
         let key = self.cache[index].batch;
         assert!(key != NONE, "what comes home was away");
-        let id = LinkId {
-            shard: self.id as u16,
-            index,
-        };
+        let id = self.link(index);
         self.withdraw(key);
         let released = self.crossing.links().release(id, from as u16, generation);
         assert!(released, "what comes home is the run that went away");

@@ -222,15 +222,11 @@ impl Shard {
     /// Joins a batch with the neighbours that can be seen, and closes it when there is no more to
     /// wait for.
     fn tend(&mut self, key: u32) {
-        let batch = &mut self.batches[key as usize];
-        let Stage::Open(open) = &mut batch.stage else {
+        let first = self.batches[key as usize].stripes[0];
+        let (id, number) = (self.link(first), self.cache[first].number);
+        let Stage::Open(open) = &mut self.batches[key as usize].stage else {
             unreachable!("only open batches are looked after");
         };
-        let id = LinkId {
-            shard: self.id as u16,
-            index: batch.stripes[0],
-        };
-        let number = self.cache[batch.stripes[0]].number;
         let (links, limit) = (self.crossing.links(), self.merge as u32);
         let grow = |open: &mut Open, Joined { end, more }| {
             links.withdraw(open.end, Side::Before, id);
@@ -342,11 +338,8 @@ impl Shard {
     /// Closes an open batch. What is then ours alone is written; what is a neighbour's is awaited.
     fn close(&mut self, key: u32) {
         self.withdraw(key);
+        let id = self.link(self.batches[key as usize].stripes[0]);
         let batch = &mut self.batches[key as usize];
-        let id = LinkId {
-            shard: self.id as u16,
-            index: batch.stripes[0],
-        };
         match self.crossing.links().close(id) {
             Closed::Alone(body) => {
                 batch.stage = Stage::Closed;
