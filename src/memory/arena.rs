@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-
-use super::SLOT_ALIGN;
+use super::{SLOT_ALIGN, mapping};
 use crate::lock;
 
 /// Which pages back an arena.
@@ -196,17 +194,7 @@ impl Region {
         let layout =
             Layout::from_size_align(size, SLOT_ALIGN).map_err(|_| ArenaError::Size(bytes))?;
         // A mapping of our own, because the allocator would clear all of it now.
-        // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
-        let base = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                size,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
-        }
-        .map_err(|_| ArenaError::OutOfMemory(bytes))?;
-        let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address 0");
+        let base = mapping::map(size).map_err(|_| ArenaError::OutOfMemory(bytes))?;
         Ok(Self::from_parts(base, layout, PageKind::Ordinary))
     }
 
@@ -232,8 +220,7 @@ impl Drop for Region {
             PageKind::Huge => unsafe { hugepage_rs::dealloc(self.base.as_ptr(), self.layout) },
             PageKind::Ordinary => {
                 // SAFETY: the mapping is ours, and as above nobody points into it any more.
-                let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.layout.size()) };
-                debug_assert_eq!(unmapped, Ok(()));
+                unsafe { mapping::unmap(self.base, self.layout.size()) };
             }
         }
     }

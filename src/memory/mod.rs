@@ -16,6 +16,7 @@ mod buffer;
 mod classes;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod mapping;
 mod pool;
 mod ram;
 mod sync;

@@ -4,8 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-
+use super::mapping;
 use crate::lock;
 
 /// Locks of one region; a power of two. Pages that are this many pages apart share one.
@@ -59,20 +58,11 @@ impl Ram {
             .and_then(|b| b.checked_next_multiple_of(Self::PAGE))
             .filter(|&b| b > 0 && isize::try_from(b).is_ok())
             .ok_or_else(|| error("not a size that a process can map".to_owned()))?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
-        let base = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                size,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
-        }
-        .map_err(|e| error(e.to_string()))?;
+        let base = mapping::map(size).map_err(|e| error(e.to_string()))?;
         // No advice to use huge pages: the first write to each would then clear all of it, tens of
         // milliseconds where the machine itself is a guest that has to be given the memory first.
         Ok(Self {
-            base: NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"),
+            base,
             pages: size / Self::PAGE,
             locks: (0..LOCKS).map(|_| Lock::default()).collect(),
             #[cfg(test)]
@@ -125,8 +115,7 @@ impl Ram {
 impl Drop for Ram {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and guards borrow `self`, so nobody points into it.
-        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.pages * Self::PAGE) };
-        debug_assert_eq!(unmapped, Ok(()));
+        unsafe { mapping::unmap(self.base, self.pages * Self::PAGE) };
     }
 }
 

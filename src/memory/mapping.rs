@@ -1,0 +1,33 @@
+//! Memory straight from the kernel: zeroed, and free of charge until it is touched.
+
+use std::ptr::NonNull;
+
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// Maps `bytes` that only this process sees.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn map(bytes: usize) -> Result<NonNull<u8>, Errno> {
+    // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
+    let base = unsafe {
+        mmap_anonymous(
+            std::ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    }?;
+    Ok(NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"))
+}
+
+/// Gives back what [`map`] gave.
+///
+/// # Safety
+/// `base` and `bytes` are those of one call of [`map`], and nobody points there any more.
+pub(super) unsafe fn unmap(base: NonNull<u8>, bytes: usize) {
+    // SAFETY: passed on to the caller.
+    let unmapped = unsafe { munmap(base.as_ptr().cast(), bytes) };
+    debug_assert_eq!(unmapped, Ok(()));
+}
