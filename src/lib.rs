@@ -6,6 +6,7 @@ pub mod control;
 pub mod initiator;
 pub mod loadgen;
 mod lock;
+pub mod md;
 pub mod memory;
 pub mod nvme;
 pub mod nvmf;

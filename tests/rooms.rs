@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom to the top. A room may use every room of an earlier line.
 const FLOORS: [&[&str]; 10] = [
-    &["memory", "xor", "nvme"],
+    &["memory", "xor", "nvme", "md"],
     &["reactor"],
     &["bdev"],
     &["raid", "initiator"],
@@ -19,11 +19,12 @@ const FLOORS: [&[&str]; 10] = [
 ];
 
 /// Rooms that must have no unsafe code.
-const SAFE: [&str; 10] = [
+const SAFE: [&str; 11] = [
     "cli",
     "control",
     "initiator",
     "loadgen",
+    "md",
     "nvme",
     "nvmf",
     "raid",

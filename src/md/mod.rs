@@ -1,0 +1,38 @@
+//! Linux md's format on the members of an array: version 1 superblocks and what belongs to them.
+//!
+//! This room owns the bytes and the decisions that follow from them alone: what a superblock says, which
+//! members belong together, what was in flight when the machine stopped. It has no clock, no thread and no
+//! device. Where it must read or write, it does so through one small trait.
+//!
+//! Names are those of the kernel's `include/uapi/linux/raid/md_p.h` and of mdadm, where they have one.
+//! Everything on disk is little-endian. A *sector* is always 512 bytes, whatever the device's blocks are.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`superblock`], [`features`], [`support`] | one member's superblock, and whether we can run what it describes |
+//! | [`bitmap`], [`bitmap_header`] | the write-intent bitmap |
+#![forbid(unsafe_code)]
+
+pub mod bitmap;
+pub mod bitmap_header;
+pub mod features;
+pub mod name;
+pub mod superblock;
+pub mod support;
+#[cfg(test)]
+mod tests;
+pub mod time;
+
+pub use bitmap::Bitmap;
+pub use bitmap_header::{BitmapError, BitmapHeader, Freshness};
+pub use features::Features;
+pub use name::SetName;
+pub use superblock::{BadBlockLog, Minor, Policy, Reshape, Role, Superblock, SuperblockError};
+pub use support::Unsupported;
+pub use time::Time;
+
+/// Bytes of a sector, the unit of almost every number in a superblock.
+pub const SECTOR: u64 = 512;
+
+/// Bytes of the page in which md reads and writes its metadata.
+pub const PAGE: usize = 4096;
