@@ -148,7 +148,7 @@ fn the_engine_allocates_nothing_when_warm() {
         .map(|m| Some(Malloc::new(&format!("m{m}"), 512, 65536, None).unwrap() as Arc<dyn Bdev>))
         .collect();
     let config = VolumeConfig::new("v", 64 << 10);
-    let volume = Volume::new(config, members, setup.wakers(), &arena).unwrap();
+    let volume = Volume::new(config, members, None, setup.wakers(), &arena).unwrap();
     let (answer, result) = mpsc::channel();
     let reactors = setup
         .start(|_| {

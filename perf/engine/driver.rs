@@ -219,7 +219,7 @@ pub fn measure(load: &Load) -> Outcome {
         .collect();
     let volume = (!load.raw).then(|| {
         let config = load.config.clone();
-        Volume::new(config, members.clone(), setup.wakers(), &arena).expect("a volume")
+        Volume::new(config, members.clone(), None, setup.wakers(), &arena).expect("a volume")
     });
     let bdev = match &volume {
         Some(volume) => volume.clone() as Arc<dyn Bdev>,

@@ -13,7 +13,7 @@ use super::devices::{Devices, Kind};
 use crate::bdev::{Bdev, Claim, RegistryError};
 use crate::memory::Arena;
 use crate::raid::{
-    Batching, Geometry, Layout, Process, RebuildOptions, State, Status, Ticket, Volume,
+    Batching, Geometry, Layout, Process, ProcessOptions, State, Status, Ticket, Volume,
     VolumeConfig, VolumeError,
 };
 use crate::reactor::Waker;
@@ -103,7 +103,7 @@ pub struct SlotInfo {
 #[derive(Debug, Default)]
 pub struct Arrays {
     arrays: BTreeMap<String, Array>,
-    rebuild: RebuildOptions,
+    rebuild: ProcessOptions,
 }
 
 #[derive(Debug)]
@@ -243,7 +243,7 @@ impl Arrays {
         let config = VolumeConfig {
             uuid: Some(uuid),
             layout: options.layout,
-            rebuild: self.rebuild,
+            pace: self.rebuild,
             batching: options.batching,
             stripe_bytes: stripe_bytes.unwrap_or(default.stripe_bytes),
             shard_run: options.shard_run.unwrap_or(default.shard_run),
@@ -253,7 +253,8 @@ impl Arrays {
             name: name.to_owned(),
             source,
         };
-        let volume = Volume::new(config, members, place.wakers, place.arena).map_err(refused)?;
+        let volume =
+            Volume::new(config, members, None, place.wakers, place.arena).map_err(refused)?;
         devices.add(volume.clone(), Kind::Volume)?;
         array.volume = Some(volume.clone());
         Ok(Some(volume))
@@ -295,7 +296,7 @@ impl Arrays {
         };
         if let Some(volume) = &array.volume {
             let bdev = devices.registry.claim(member, name)?;
-            let asked = volume.add_member(bdev).map_err(refused);
+            let asked = volume.add_member(bdev, None).map_err(refused);
             return match asked {
                 Ok(ticket) => Ok(Addition::UnderWay(Change {
                     array: name.to_owned(),
@@ -405,12 +406,12 @@ impl Arrays {
     ///
     /// # Errors
     /// [`ControlError::Volume`].
-    pub fn set_rebuild(&mut self, rebuild: RebuildOptions) -> Result<(), ControlError> {
+    pub fn set_rebuild(&mut self, rebuild: ProcessOptions) -> Result<(), ControlError> {
         self.rebuild = rebuild;
         for (name, array) in &self.arrays {
             if let Some(volume) = &array.volume {
                 volume
-                    .set_rebuild_options(rebuild)
+                    .set_pace(rebuild)
                     .map_err(|source| ControlError::Volume {
                         name: name.clone(),
                         source,
@@ -421,7 +422,7 @@ impl Arrays {
     }
 
     /// The pace of rebuilds.
-    pub fn rebuild(&self) -> RebuildOptions {
+    pub fn rebuild(&self) -> ProcessOptions {
         self.rebuild
     }
 

@@ -13,6 +13,7 @@
 //! | [`bitmap`], [`bitmap_header`] | the write-intent bitmap |
 #![forbid(unsafe_code)]
 
+pub mod bad_blocks;
 pub mod bitmap;
 pub mod bitmap_header;
 pub mod features;
@@ -23,6 +24,7 @@ pub mod support;
 mod tests;
 pub mod time;
 
+pub use bad_blocks::{BadBlocks, BadBlocksError};
 pub use bitmap::Bitmap;
 pub use bitmap_header::{BitmapError, BitmapHeader, Freshness};
 pub use features::Features;

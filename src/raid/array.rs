@@ -1,22 +1,29 @@
-//! The array's own actor: decides what every node's view is. It lives on node 0, does no I/O, and
-//! speaks with the nodes by message only.
+//! The array's own actor: decides what every node's view is, and has the members' metadata say
+//! so. It lives on node 0, does no I/O, and speaks with the nodes by message only.
 //!
-//! A change goes out as a new [`View`]; when every node has confirmed it, everybody is told that
-//! it is settled. A rebuild is a row of such changes, each granting the next window of rows.
+//! A change goes out as a new [`View`]; when every node has confirmed it, and the members'
+//! superblocks say what it relies on, everybody is told that it is settled. A rebuild, a resync
+//! or a check is a row of such changes, each granting the next window of rows; see `process.rs`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::VolumeError;
 use super::geometry::Geometry;
 use super::message::{Message, NodeId};
-use super::status::{Process, SlotStatus, State, Status, StatusCell};
-use super::view::{Degraded, View};
+use super::metadata::{Metadata, MetadataConfig};
+use super::process::{Process, ProcessOptions};
+use super::status::{MetadataStatus, SlotStatus, State, Status, StatusCell};
+use super::view::{Degraded, View, Work};
 use crate::bdev::{self, Bdev};
+use crate::md::{BadBlocks, Superblock};
 
-/// What the control thread asks of an array. The answer comes when the change has settled.
+/// Where an answer of the array goes. It comes when the change has settled.
+pub type Answer = mpsc::Sender<Result<(), VolumeError>>;
+
+/// What the control thread asks of an array.
 #[derive(Debug)]
 pub enum Control {
     /// Take this member out. Refused when the array can't bear it.
@@ -24,59 +31,70 @@ pub enum Control {
         /// The member's name.
         member: String,
         /// Where the answer goes.
-        answer: mpsc::Sender<Result<(), VolumeError>>,
+        answer: Answer,
     },
     /// Make this device the missing member and rebuild it.
     Add {
         /// The device.
         bdev: Arc<dyn Bdev>,
+        /// What is to be written to it, if the members have metadata.
+        metadata: Option<Box<NewMember>>,
         /// Where the answer goes.
-        answer: mpsc::Sender<Result<(), VolumeError>>,
+        answer: Answer,
     },
-    /// Rebuild at this pace from now on.
-    Pace(RebuildOptions),
+    /// Rebuild, resync and check at this pace from now on.
+    Pace(ProcessOptions),
+    /// Begin a check or a repair.
+    Start(Work, Answer),
+    /// Leave a check or repair, or put off a rebuild or resync until it is resumed.
+    Pause(bool, Answer),
+    /// Take parity that may not match for what it should be: some blocks of the missing member
+    /// may come out wrong.
+    AcceptParity(Answer),
+    /// Have the members say that the array is clean, as soon as nothing is written.
+    Close(Answer),
 }
 
-/// How fast a rebuild may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RebuildOptions {
-    /// Bytes of a member that are rebuilt under one view.
-    pub window_bytes: u64,
-    /// Bytes of a member per second; 0 is no limit.
-    pub bytes_per_second: u64,
-}
-
-impl Default for RebuildOptions {
-    fn default() -> Self {
-        Self {
-            window_bytes: 4 << 20,
-            bytes_per_second: 0,
-        }
-    }
+/// The metadata of a device that becomes a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMember {
+    /// Its superblock: who it is, and where it has what.
+    pub superblock: Superblock,
+    /// Ranges that it is known not to hold.
+    pub bad_blocks: BadBlocks,
+    /// It was a member before, and lacks only what the write-intent bitmap says.
+    pub returns: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Array {
-    geometry: Geometry,
-    nodes: usize,
-    view: Arc<View>,
+    pub(super) geometry: Geometry,
+    pub(super) nodes: usize,
+    pub(super) view: Arc<View>,
     /// Nodes that have not confirmed the view.
-    unconfirmed: BTreeSet<NodeId>,
-    slots: Vec<Slot>,
-    rebuild: Option<Rebuild>,
+    pub(super) unconfirmed: BTreeSet<NodeId>,
+    pub(super) slots: Vec<Slot>,
+    pub(super) process: Option<Process>,
+    /// Processes that have to be done wait until they are resumed.
+    pub(super) paused: bool,
     /// A removal whose view has not settled.
-    removing: Option<(u64, mpsc::Sender<Result<(), VolumeError>>)>,
+    removing: Option<(u64, Answer)>,
     /// An addition that not every node has opened.
     adding: Option<Adding>,
-    options: RebuildOptions,
-    status: StatusCell,
+    closing: Vec<Answer>,
+    pub(super) options: ProcessOptions,
+    pub(super) metadata: Option<Metadata>,
+    /// The superblocks that must be on the members before the view can settle.
+    gate: u64,
+    settled: u64,
+    pub(super) status: StatusCell,
     /// Messages to nodes, this one included.
     pub(super) outbox: VecDeque<(NodeId, Message)>,
 }
 
 #[derive(Debug)]
-struct Slot {
-    name: Option<String>,
+pub(super) struct Slot {
+    pub(super) name: Option<String>,
     generation: u32,
     /// Nodes that still have the member of this slot open.
     open: BTreeSet<NodeId>,
@@ -87,27 +105,35 @@ struct Adding {
     slot: usize,
     waiting: BTreeSet<NodeId>,
     error: Option<String>,
-    answer: mpsc::Sender<Result<(), VolumeError>>,
+    metadata: Option<Box<NewMember>>,
+    answer: Answer,
 }
 
+/// What an array's actor is made of.
 #[derive(Debug)]
-struct Rebuild {
-    slot: usize,
-    /// Nodes that have not finished the window of the view's epoch.
-    waiting: BTreeSet<NodeId>,
-    /// When the next window may be granted.
-    next_at: Option<Instant>,
+pub(super) struct ArrayConfig<'a> {
+    pub geometry: Geometry,
+    pub block_bytes: u32,
+    pub nodes: usize,
+    pub view: Arc<View>,
+    /// Names of the members, `None` for one missing.
+    pub members: &'a [Option<String>],
+    pub metadata: Option<MetadataConfig>,
+    pub status: StatusCell,
 }
 
 impl Array {
-    /// The actor of an array over `nodes` nodes. `members` are the names, `None` for one missing.
-    pub(super) fn new(
-        geometry: Geometry,
-        nodes: usize,
-        view: Arc<View>,
-        members: &[Option<String>],
-        status: StatusCell,
-    ) -> Self {
+    /// The actor of an array. What its view says has to be done, it begins to do.
+    pub(super) fn new(config: ArrayConfig<'_>) -> Self {
+        let ArrayConfig {
+            geometry,
+            block_bytes,
+            nodes,
+            view,
+            members,
+            metadata,
+            status,
+        } = config;
         let slots = members
             .iter()
             .map(|name| Slot {
@@ -116,59 +142,62 @@ impl Array {
                 open: name.iter().flat_map(|_| 0..nodes).collect(),
             })
             .collect();
-        let array = Self {
+        let metadata = metadata.map(|m| Metadata::new(m, geometry, block_bytes));
+        let mut array = Self {
             geometry,
             nodes,
             view,
             unconfirmed: BTreeSet::new(),
             slots,
-            rebuild: None,
+            process: None,
+            paused: false,
             removing: None,
             adding: None,
-            options: RebuildOptions::default(),
+            closing: Vec::new(),
+            options: ProcessOptions::default(),
+            metadata,
+            gate: 0,
+            settled: 0,
             status,
             outbox: VecDeque::new(),
         };
+        array.begin_due();
         array.show();
         array
     }
 
     /// When something is to be done without any message.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.rebuild.as_ref()?.next_at
+        let process = self.process.as_ref().and_then(Process::deadline);
+        let metadata = self.metadata.as_ref().and_then(Metadata::deadline);
+        process.into_iter().chain(metadata).min()
     }
 
-    /// Grants the next window of a rebuild if its time has come.
+    /// Does what its time has come for.
     pub(super) fn tick(&mut self, now: Instant) {
-        let Some(rebuild) = &mut self.rebuild else {
-            return;
+        self.grant_window(now);
+        let Some(metadata) = &mut self.metadata else {
+            return self.end_closing();
         };
-        let due = rebuild.next_at.is_some_and(|at| at <= now);
-        if !due || !rebuild.waiting.is_empty() || !self.unconfirmed.is_empty() {
-            return;
+        if let Some(at_once) = metadata.sweep(now) {
+            for node in 0..self.nodes {
+                self.outbox.push_back((node, Message::Sweep { at_once }));
+            }
         }
-        rebuild.next_at = None;
-        let slot = rebuild.slot;
-        let done = self.view.degraded.map_or(0, |d| d.window);
-        if done >= self.geometry.rows() {
-            self.rebuild = None;
-            self.publish(None);
-            return;
+        metadata.run(&self.view, now);
+        for (node, region) in metadata.granted.drain(..) {
+            self.outbox.push_back((node, Message::Granted(region)));
         }
-        let chunk = u64::from(self.geometry.chunk_bytes());
-        let rows = (self.options.window_bytes / chunk).max(1);
-        let window = (done + rows).min(self.geometry.rows());
-        let pace = match self.options.bytes_per_second {
-            0 => Duration::ZERO,
-            rate => Duration::from_secs_f64(((window - done) * chunk) as f64 / rate as f64),
-        };
-        rebuild.next_at = Some(now + pace);
-        rebuild.waiting = (0..self.nodes).collect();
-        self.publish(Some(Degraded {
-            slot,
-            rebuilt: done,
-            window,
-        }));
+        self.settle();
+        self.end_closing();
+    }
+
+    /// A write to a member's metadata is done.
+    pub(super) fn metadata_done(&mut self, slot: usize, status: bdev::Status) {
+        let metadata = self.metadata.as_mut().expect("it has asked");
+        if let Some(why) = metadata.request_done(slot, status) {
+            self.lose(slot, why);
+        }
     }
 
     /// A message from a node to the array.
@@ -192,7 +221,21 @@ impl Array {
             Message::Drained { slot } => {
                 self.slots[slot].open.remove(&from);
             }
-            Message::Rebuilt { epoch, unreadable } => self.rebuilt(from, epoch, unreadable),
+            Message::Worked { epoch, found } => self.worked(from, epoch, found, now),
+            Message::Intend(region) => {
+                let metadata = self
+                    .metadata
+                    .as_mut()
+                    .expect("nodes ask only with metadata");
+                metadata.intend(from, region);
+            }
+            Message::Relinquish(region) => {
+                let metadata = self
+                    .metadata
+                    .as_mut()
+                    .expect("nodes ask only with metadata");
+                metadata.relinquish(region);
+            }
             other => unreachable!("not a message to the array: {other:?}"),
         }
     }
@@ -208,11 +251,51 @@ impl Array {
                 }
                 Err(error) => reply(&answer, Err(error)),
             },
-            Control::Add { bdev, answer } => match self.may_add(&*bdev) {
-                Ok(slot) => self.attach(slot, bdev, answer),
+            Control::Add {
+                bdev,
+                metadata,
+                answer,
+            } => match self.may_add(&*bdev, metadata.as_deref()) {
+                Ok(slot) => self.attach(slot, bdev, metadata, answer),
                 Err(error) => reply(&answer, Err(error)),
             },
             Control::Pace(options) => self.options = options,
+            Control::Start(work, answer) => {
+                let started = self.start(work);
+                reply(&answer, started);
+            }
+            Control::Pause(pause, answer) => {
+                self.pause(pause);
+                reply(&answer, Ok(()));
+            }
+            Control::AcceptParity(answer) => {
+                let accepted = self.accept_parity();
+                reply(&answer, accepted);
+            }
+            Control::Close(answer) => {
+                if let Some(metadata) = self.metadata.as_mut().filter(|_| self.view.online) {
+                    metadata.close();
+                    self.closing.push(answer);
+                } else {
+                    reply(&answer, Ok(()));
+                }
+            }
+        }
+    }
+
+    /// Answers who waits for a clean array, once it is.
+    fn end_closing(&mut self) {
+        if self.closing.is_empty() {
+            return;
+        }
+        let at_rest = self.metadata.as_ref().is_none_or(Metadata::is_at_rest);
+        if at_rest || !self.view.online {
+            if let Some(metadata) = &mut self.metadata {
+                metadata.closed();
+            }
+            for answer in self.closing.drain(..) {
+                reply(&answer, Ok(()));
+            }
         }
     }
 
@@ -224,81 +307,106 @@ impl Array {
         if self.adding.is_some() || self.removing.is_some() {
             return Err(VolumeError::Changing);
         }
-        match self.view.degraded {
+        match &self.view.degraded {
             Some(d) if d.slot != slot => Err(VolumeError::LastRedundancy(member.to_owned())),
             _ if !self.view.online => Err(VolumeError::Offline),
+            None if self.view.unsynced.as_ref().is_some_and(|u| !u.fresh) => {
+                Err(VolumeError::LastRedundancy(member.to_owned()))
+            }
             _ => Ok(slot),
         }
     }
 
-    fn may_add(&self, bdev: &dyn Bdev) -> Result<usize, VolumeError> {
+    fn may_add(&self, bdev: &dyn Bdev, metadata: Option<&NewMember>) -> Result<usize, VolumeError> {
         if self.adding.is_some() || self.removing.is_some() {
             return Err(VolumeError::Changing);
         }
         if !self.view.online {
             return Err(VolumeError::Offline);
         }
-        let Some(d) = self
-            .view
-            .degraded
-            .filter(|d| d.window == 0 && self.rebuild.is_none())
-        else {
+        let free = self.view.degraded.as_ref().filter(|d| !d.attached);
+        let Some(d) = free else {
             return Err(VolumeError::NoFreeSlot);
         };
+        if self.view.unsynced.is_some() {
+            return Err(VolumeError::Doubtful);
+        }
         if !self.slots[d.slot].open.is_empty() {
             return Err(VolumeError::Changing);
         }
+        let data_offset = metadata.map_or(0, |m| m.superblock.data_offset * 512);
         let bytes = bdev.info().bytes();
-        if bytes < self.geometry.member_bytes() {
+        let needed = data_offset + self.geometry.member_bytes();
+        if bytes < needed {
             return Err(VolumeError::MemberTooSmall {
                 name: bdev.info().name.clone(),
                 bytes,
-                needed: self.geometry.member_bytes(),
+                needed,
             });
         }
         Ok(d.slot)
     }
 
-    /// A member failed. Without it the array is degraded, or offline if it was already.
-    fn lose(&mut self, slot: usize, why: bdev::Status) {
-        let degraded = self.view.degraded;
-        let known = match degraded {
-            Some(d) => d.slot == slot && d.window == 0,
-            None => false,
+    fn accept_parity(&mut self) -> Result<(), VolumeError> {
+        if self.view.unsynced.is_none() || self.view.degraded.is_none() {
+            return Err(VolumeError::NotDoubtful);
+        }
+        tracing::warn!("parity is taken for right as it is, by command");
+        let mut view = self.next_view();
+        view.unsynced = None;
+        self.publish(view);
+        Ok(())
+    }
+
+    /// A member can't be used any more. Another one may be missing already: then it is the end.
+    pub(super) fn lose(&mut self, slot: usize, why: bdev::Status) {
+        let known = match &self.view.degraded {
+            Some(d) if d.slot == slot => !d.attached,
+            _ => false,
         };
         if known || !self.view.online {
             return;
         }
         let name = self.slots[slot].name.clone().unwrap_or_default();
-        if degraded.is_some_and(|d| d.slot != slot) {
+        if self.view.degraded.as_ref().is_some_and(|d| d.slot != slot) {
             tracing::error!(member = name, %why, "second member failed: volume offline");
-            self.rebuild = None;
-            self.change(View {
-                epoch: self.view.epoch + 1,
-                online: false,
-                degraded,
-            });
-            return;
+            self.process = None;
+            let mut view = self.next_view();
+            view.online = false;
+            return self.publish(view);
         }
         tracing::warn!(member = name, %why, "member failed: volume degraded");
         self.drop_member(slot);
     }
 
-    fn drop_member(&mut self, slot: usize) {
-        self.rebuild = None;
+    pub(super) fn drop_member(&mut self, slot: usize) {
+        self.process = None;
         self.slots[slot].name = None;
-        self.publish(Some(Degraded {
-            slot,
-            rebuilt: 0,
-            window: 0,
-        }));
+        let mut view = self.next_view();
+        view.degraded = Some(Degraded::lost(slot));
+        if view.unsynced.as_ref().is_some_and(|u| u.fresh) {
+            // All that was ever written has parity that matches, and the rest has no meaning.
+            view.unsynced = None;
+        }
+        if view.unsynced.is_some() {
+            tracing::error!(
+                "a member is lost while parity may not match: blocks that only parity could tell \
+                 are refused until they are accepted as they are, or the member comes back"
+            );
+        }
+        if let Some(metadata) = &mut self.metadata {
+            metadata.lose(slot);
+            self.gate = metadata.wish();
+        }
+        self.publish(view);
     }
 
     fn attach(
         &mut self,
         slot: usize,
         bdev: Arc<dyn Bdev>,
-        answer: mpsc::Sender<Result<(), VolumeError>>,
+        metadata: Option<Box<NewMember>>,
+        answer: Answer,
     ) {
         let generation = self.slots[slot].generation + 1;
         self.slots[slot] = Slot {
@@ -306,10 +414,14 @@ impl Array {
             generation,
             open: (0..self.nodes).collect(),
         };
+        let data_offset = metadata
+            .as_ref()
+            .map_or(0, |m| m.superblock.data_offset * 512);
         self.adding = Some(Adding {
             slot,
             waiting: (0..self.nodes).collect(),
             error: None,
+            metadata,
             answer,
         });
         for node in 0..self.nodes {
@@ -318,6 +430,7 @@ impl Array {
                 slot,
                 generation,
                 bdev,
+                data_offset,
             };
             self.outbox.push_back((node, message));
         }
@@ -332,55 +445,52 @@ impl Array {
         if !adding.waiting.is_empty() {
             return;
         }
-        let Adding { error, answer, .. } = self.adding.take().expect("looked at above");
+        let Adding {
+            error,
+            answer,
+            metadata,
+            ..
+        } = self.adding.take().expect("looked at above");
         if !self.view.online {
             return reply(&answer, Err(VolumeError::Offline));
         }
         if let Some(reason) = error {
             let name = self.slots[slot].name.take().unwrap_or_default();
             // The same view again: nodes close what it does not hold to be there.
-            self.publish(self.view.degraded);
+            let view = self.next_view();
+            self.publish(view);
             return reply(&answer, Err(VolumeError::Open { name, reason }));
         }
-        self.rebuild = Some(Rebuild {
-            slot,
-            waiting: BTreeSet::new(),
-            next_at: Some(now),
-        });
+        let mut degraded = Degraded {
+            attached: true,
+            ..Degraded::lost(slot)
+        };
+        if let (Some(new), Some(kept)) = (metadata, &mut self.metadata) {
+            if new.returns {
+                degraded.stale = kept.marked().map(Arc::new);
+            }
+            kept.gain(slot, new.superblock, new.bad_blocks);
+            self.gate = kept.wish();
+        }
+        let mut view = self.next_view();
+        view.degraded = Some(degraded);
+        self.publish(view);
+        self.process = Some(Process::new(Work::Rebuild(slot), 0, now));
         self.show();
         reply(&answer, Ok(()));
     }
 
-    fn rebuilt(&mut self, from: NodeId, epoch: u64, unreadable: Option<u64>) {
-        if epoch != self.view.epoch {
-            return;
-        }
-        let Some(rebuild) = &mut self.rebuild else {
-            return;
-        };
-        rebuild.waiting.remove(&from);
-        if let Some(stripe) = unreadable {
-            let slot = rebuild.slot;
-            let offset = self.geometry.member_offset(stripe);
-            let why = format!(
-                "another member can't be read at byte {offset}: write there anew, or replace that member"
-            );
-            tracing::error!(why, "rebuild stopped");
-            self.drop_member(slot);
-            self.status.update(|s| s.last_process_error = Some(why));
-        }
-    }
-
-    /// Sends out a view with this member not in sync.
-    fn publish(&mut self, degraded: Option<Degraded>) {
-        self.change(View {
+    /// The view that follows, the same as now, without a window.
+    pub(super) fn next_view(&self) -> View {
+        View {
             epoch: self.view.epoch + 1,
-            online: self.view.online,
-            degraded,
-        });
+            window: None,
+            ..(*self.view).clone()
+        }
     }
 
-    fn change(&mut self, view: View) {
+    /// Sends out a view.
+    pub(super) fn publish(&mut self, view: View) {
         self.view = Arc::new(view);
         self.unconfirmed = (0..self.nodes).collect();
         for node in 0..self.nodes {
@@ -390,11 +500,18 @@ impl Array {
         self.show();
     }
 
+    /// Tells everybody once the view is in force everywhere, and on the members.
     fn settle(&mut self) {
-        if !self.unconfirmed.is_empty() {
+        let epoch = self.view.epoch;
+        let durable = self
+            .metadata
+            .as_ref()
+            .is_none_or(|m| m.durable() >= self.gate);
+        // An array that is offline writes no superblocks any more; and nobody waits for them.
+        if self.settled == epoch || !self.unconfirmed.is_empty() || (!durable && self.view.online) {
             return;
         }
-        let epoch = self.view.epoch;
+        self.settled = epoch;
         for node in 0..self.nodes {
             self.outbox.push_back((node, Message::Settled(epoch)));
         }
@@ -406,35 +523,44 @@ impl Array {
     }
 
     /// Publishes what the outside may see.
-    fn show(&self) {
+    pub(super) fn show(&self) {
         let view = &self.view;
-        let rebuild = self.rebuild.as_ref().map(|r| r.slot);
         let slots = self.slots.iter().enumerate().map(|(at, slot)| SlotStatus {
             name: slot.name.clone(),
-            in_sync: view.online && view.degraded.is_none_or(|d| d.slot != at),
+            in_sync: view.online && view.degraded.as_ref().is_none_or(|d| d.slot != at),
         });
         let slots = slots.collect();
-        let process = rebuild.map(|slot| Process {
-            target: self.slots[slot].name.clone().unwrap_or_default(),
-            rows_done: view.degraded.map_or(0, |d| d.rebuilt),
-            rows: self.geometry.rows(),
-        });
+        let process = self.process.as_ref().map(|p| p.status(self));
         let state = match view.online {
             true => State::Online,
             false => State::Offline,
         };
+        let metadata = self.metadata.as_ref().map(|m| MetadataStatus {
+            events: m.events(),
+            dirty: m.is_dirty(),
+            roles: m.roles().to_vec(),
+            superblocks: (0..self.slots.len())
+                .map(|s| m.member(s).cloned())
+                .collect(),
+        });
+        let doubtful = view.unsynced.is_some() && view.degraded.is_some();
         self.status.update(|status| {
             *status = Status {
                 state,
                 slots,
                 process,
+                paused: self.paused,
+                in_sync: view.unsynced.is_none(),
+                doubtful,
+                metadata,
                 last_process_error: status.last_process_error.take(),
+                mismatches: status.mismatches,
             };
         });
     }
 }
 
-fn reply(answer: &mpsc::Sender<Result<(), VolumeError>>, result: Result<(), VolumeError>) {
+pub(super) fn reply(answer: &Answer, result: Result<(), VolumeError>) {
     // Whoever asked may have stopped waiting; the change stands all the same.
     let _ = answer.send(result);
 }

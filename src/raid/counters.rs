@@ -53,6 +53,8 @@ pub struct Counters {
     pub waits_filled: u64,
     /// Rounds that had to wait for the pre-read budget.
     pub delayed: u64,
+    /// Rounds that had to wait until the members said that there is being written.
+    pub intent_waits: u64,
     /// Stripes that hold a charge of the pre-read budget now (md's `preread_active_stripes`).
     pub preread_active: u64,
     /// Stripes that wait now, for a stream or for the budget.
@@ -98,6 +100,7 @@ impl Counters {
             "waits": self.waits,
             "waits_filled": self.waits_filled,
             "delayed": self.delayed,
+            "intent_waits": self.intent_waits,
             "preread_active": self.preread_active,
             "waiting": self.waiting,
         })
@@ -131,6 +134,7 @@ impl Counters {
         self.waits += other.waits;
         self.waits_filled += other.waits_filled;
         self.delayed += other.delayed;
+        self.intent_waits += other.intent_waits;
         self.preread_active += other.preread_active;
         self.waiting += other.waiting;
     }

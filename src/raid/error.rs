@@ -90,6 +90,22 @@ pub enum VolumeError {
     /// A change of members is under way.
     #[error("another change of members is under way; try again when it is done")]
     Changing,
+    /// A process is under way.
+    #[error("a {0} is under way; wait until it is done, or stop it first")]
+    Busy(&'static str),
+    /// A check of an array that is not in sync.
+    #[error(
+        "there is nothing to compare while a member is missing or parity is being made; check again when the volume is in sync"
+    )]
+    NothingToCompare,
+    /// Blocks can only be told from parity that may not match.
+    #[error(
+        "a member is missing and parity may not match what is left, so that a rebuild might make up data; bring the member back, or accept parity as it is"
+    )]
+    Doubtful,
+    /// Nothing to accept.
+    #[error("there is no doubt about parity that could be accepted")]
+    NotDoubtful,
     /// The volume has lost too many members.
     #[error("the volume is offline, because two members are lost; delete it and create it anew")]
     Offline,

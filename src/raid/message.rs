@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::batch::Body;
 use super::view::View;
+use super::window::Found;
 use crate::bdev::{Bdev, Data, Op, Status};
 
 /// A node of a volume: its part on one reactor. Equal to the reactor's index.
@@ -41,6 +42,8 @@ pub enum Message {
         generation: u32,
         /// The device.
         bdev: Arc<dyn Bdev>,
+        /// Where its data begins, in bytes.
+        data_offset: u64,
     },
     /// The device is open (or why it is not). To the array's node.
     Attached {
@@ -54,12 +57,24 @@ pub enum Message {
         /// The slot.
         slot: usize,
     },
-    /// A node's rows of the rebuild window of this epoch are done. To the array's node.
-    Rebuilt {
+    /// A node wants to write to a region. To the array's node.
+    Intend(u64),
+    /// The members say that a region is being written to.
+    Granted(u64),
+    /// Give back regions that you have not written to since the last such message; all that you
+    /// can, if at once.
+    Sweep {
+        /// All that can be.
+        at_once: bool,
+    },
+    /// A node gives a region back. To the array's node.
+    Relinquish(u64),
+    /// A node's rows of the window of this epoch are done. To the array's node.
+    Worked {
         /// The epoch that granted the window.
         epoch: u64,
-        /// The first stripe that could not be rebuilt.
-        unreadable: Option<u64>,
+        /// What it found there.
+        found: Found,
     },
 }
 

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::array::{Array, Control};
+use super::array::{Array, ArrayConfig, Control};
 use super::batch::Crossing;
 use super::batching::Batching;
 use super::counters::Counters;
 use super::geometry::Geometry;
 use super::message::{Message, NodeId};
+use super::metadata::MetadataConfig;
 use super::router::{Part, Router};
 use super::shard::{Outcome, Shard, ShardConfig};
 use super::status::StatusCell;
@@ -67,10 +68,17 @@ pub struct NodeConfig {
     pub members: Vec<Option<String>>,
     /// Slots whose members have a volatile cache.
     pub write_caches: u64,
+    /// Where the data of each slot's member begins, in bytes.
+    pub data_offsets: Vec<u64>,
+    /// The unit of write intent in rows, if the members have metadata.
+    pub rows_per_region: Option<u64>,
+    /// What the members say of the array, if they do. Used on node 0.
+    pub metadata: Option<MetadataConfig>,
 }
 
 /// Tokens of member requests: who waits for the completion.
 const SHARD: u64 = 1 << 63;
+const ARRAY: u64 = 1 << 62;
 
 /// A volume's part on one reactor.
 #[derive(Debug)]
@@ -80,6 +88,7 @@ pub struct Node {
     shard: Shard,
     router: Router,
     array: Option<Array>,
+    block_bytes: u32,
     slots: Vec<Slot>,
     /// Messages to this node itself.
     loopback: VecDeque<Message>,
@@ -90,6 +99,8 @@ pub struct Node {
 struct Slot {
     open: bool,
     closing: bool,
+    /// The block in which its data begins.
+    data_start: u64,
     /// Counts the additions to this slot.
     generation: u32,
     in_flight: u32,
@@ -112,13 +123,28 @@ impl Node {
             crossing,
             members,
             write_caches,
+            data_offsets,
+            rows_per_region,
+            metadata,
         } = config;
         assert_eq!(members.len(), geometry.members());
-        let array = (id == 0).then(|| Array::new(geometry, nodes, view.clone(), &members, status));
+        let array = (id == 0).then(|| {
+            Array::new(ArrayConfig {
+                geometry,
+                block_bytes,
+                nodes,
+                view: view.clone(),
+                members: &members,
+                metadata,
+                status,
+            })
+        });
         let slots = members
             .iter()
-            .map(|name| Slot {
+            .zip(data_offsets)
+            .map(|(name, offset)| Slot {
                 open: name.is_some(),
+                data_start: offset / u64::from(block_bytes),
                 ..Slot::default()
             })
             .collect();
@@ -134,10 +160,12 @@ impl Node {
                 pool,
                 batching,
                 crossing,
+                rows_per_region,
             }),
             router: Router::new(id, geometry, block_bytes, view.clone(), write_caches),
             view,
             array,
+            block_bytes,
             slots,
             loopback: VecDeque::new(),
             effects: Vec::with_capacity(256),
@@ -175,7 +203,10 @@ impl Node {
             data,
         } = completion;
         self.slots[slot].in_flight -= 1;
-        if token & SHARD != 0 {
+        if token & ARRAY != 0 {
+            let array = self.array.as_mut().expect("the array is here");
+            array.metadata_done(slot, status);
+        } else if token & SHARD != 0 {
             self.shard.member_done(token & !SHARD, status, data);
             self.collect();
         } else {
@@ -202,6 +233,13 @@ impl Node {
                 self.shard.come_home(from, home);
                 self.collect();
             }
+            Message::Granted(region) => self.shard.granted(region),
+            Message::Sweep { at_once } => {
+                self.shard.sweep(at_once);
+                while let Some(region) = self.shard.given_back() {
+                    self.send(0, Message::Relinquish(region));
+                }
+            }
             Message::Adopt(view) => self.adopt(view),
             Message::Settled(epoch) => {
                 if epoch == self.view.epoch {
@@ -216,6 +254,7 @@ impl Node {
                 slot,
                 generation,
                 bdev,
+                data_offset,
             } => {
                 assert_eq!(
                     self.slots[slot].in_flight, 0,
@@ -223,6 +262,7 @@ impl Node {
                 );
                 self.slots[slot] = Slot {
                     generation,
+                    data_start: data_offset / u64::from(self.block_bytes),
                     ..Slot::default()
                 };
                 self.router.set_write_cache(slot, bdev.info().write_cache);
@@ -232,7 +272,9 @@ impl Node {
             | Message::Failed { .. }
             | Message::Attached { .. }
             | Message::Drained { .. }
-            | Message::Rebuilt { .. }) => {
+            | Message::Intend(_)
+            | Message::Relinquish(_)
+            | Message::Worked { .. }) => {
                 if let Some(array) = &mut self.array {
                     array.receive(from, to_array, now);
                 }
@@ -261,6 +303,15 @@ impl Node {
         loop {
             if let Some(array) = &mut self.array {
                 array.tick(now);
+                let requests = array
+                    .metadata
+                    .as_mut()
+                    .map(|m| std::mem::take(&mut m.requests));
+                for (slot, request) in requests.into_iter().flatten() {
+                    let token = ARRAY | request.token;
+                    self.ask_member_raw(slot, Request { token, ..request });
+                }
+                let array = self.array.as_mut().expect("looked at above");
                 while let Some((to, message)) = array.outbox.pop_front() {
                     match to {
                         0 => self.loopback.push_back(message),
@@ -366,8 +417,17 @@ impl Node {
         }
     }
 
-    /// Hands a request to a member; one that is not open answers at once.
+    /// Hands a request for its data to a member.
     fn ask_member(&mut self, slot: usize, request: Request) {
+        let lba = match request.op {
+            Op::Flush => 0,
+            _ => request.lba + self.slots[slot].data_start,
+        };
+        self.ask_member_raw(slot, Request { lba, ..request });
+    }
+
+    /// Hands a request to a member; one that is not open answers at once.
+    fn ask_member_raw(&mut self, slot: usize, request: Request) {
         let at = &mut self.slots[slot];
         at.in_flight += 1;
         if at.open {
@@ -398,8 +458,11 @@ impl Node {
         for (slot, status) in out.failures.drain(..) {
             self.report(slot, status);
         }
-        if let Some((epoch, unreadable)) = out.rebuilt.take() {
-            self.send(0, Message::Rebuilt { epoch, unreadable });
+        for region in out.intents.drain(..) {
+            self.send(0, Message::Intend(region));
+        }
+        if let Some((epoch, found)) = out.worked.take() {
+            self.send(0, Message::Worked { epoch, found });
         }
         self.shard.out.absorb(out);
     }
@@ -427,7 +490,8 @@ impl Outcome {
         emptied.done.append(&mut self.done);
         emptied.failures.append(&mut self.failures);
         emptied.homes.append(&mut self.homes);
-        emptied.rebuilt = emptied.rebuilt.or(self.rebuilt.take());
+        emptied.intents.append(&mut self.intents);
+        emptied.worked = emptied.worked.or(self.worked.take());
         *self = emptied;
     }
 }

@@ -21,6 +21,9 @@ pub struct Situation {
     pub unreadable: Mask,
     /// Whether the new parity can be stored.
     pub parity_writable: bool,
+    /// Whether parity is to be compared with the data, so that nothing is computed that can be
+    /// read. All roles are wanted then.
+    pub verify: bool,
 }
 
 /// How a round gets its new parity.
@@ -86,7 +89,7 @@ impl Situation {
         let all: Mask = (2 << self.data) - 1;
         let absent = needed & !self.cached;
         let lost = absent & self.unreadable;
-        if lost == 0 && (absent == 0 || absent != all & !self.cached) {
+        if lost == 0 && (self.verify || absent == 0 || absent != all & !self.cached) {
             return Some(Plan {
                 method,
                 read: absent,
@@ -171,6 +174,7 @@ mod tests {
                             cached: if few { cached & (cached >> 1) } else { cached },
                             unreadable: if few { bad & bad.wrapping_neg() } else { bad },
                             parity_writable,
+                            verify: false,
                         }
                     },
                 )
@@ -199,7 +203,26 @@ mod tests {
             cached: 0,
             unreadable: 0,
             parity_writable: true,
+            verify: false,
         }
+    }
+
+    #[test]
+    fn what_is_verified_is_read_and_not_computed() {
+        let all = 0b1111;
+        let s = Situation {
+            wanted: all,
+            verify: true,
+            ..healthy(3, 0)
+        };
+        let plan = s.plan().unwrap();
+        assert_eq!((plan.read, plan.rebuild), (all, None));
+        let one_lost = Situation {
+            unreadable: 0b10,
+            ..s
+        };
+        let plan = one_lost.plan().unwrap();
+        assert_eq!((plan.read, plan.rebuild), (0b1101, Some(1)));
     }
 
     #[test]

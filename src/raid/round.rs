@@ -46,6 +46,8 @@ struct Survey {
     situation: Situation,
     /// Pages to compose, because no single payload holds them whole.
     composed: u32,
+    /// Parity that does not match is to be mended.
+    repair: bool,
 }
 
 impl Shard {
@@ -75,7 +77,15 @@ impl Shard {
         if !self.view.online {
             return self.fail_round(at, Status::Offline);
         }
+        if self.window.is_some() && self.is_checked(at) {
+            // What members hold is looked at, not what is remembered of it.
+            self.cache[at].forget();
+        }
         let survey = self.survey(at);
+        let writes = survey.situation.full | survey.situation.part != 0;
+        if writes && !self.may_write(at) {
+            return;
+        }
         // It may have starved on its way to read again.
         let again = self.cache[at].unread != 0;
         self.proceed(at, &survey, again);
@@ -105,6 +115,7 @@ impl Shard {
         let pages = plan.read.count_ones()
             + u32::from(plan.rebuild.is_some())
             + u32::from(plan.method != Method::None)
+            + u32::from(survey.situation.verify)
             + survey.composed;
         if !self.reserve(at, pages as usize, again) {
             self.counters.starved += 1;
@@ -126,6 +137,10 @@ impl Shard {
         self.counters.pages_read += u64::from(plan.read.count_ones());
         let stripe = &mut self.cache[at];
         stripe.plan = Some(plan);
+        stripe.verify = match (survey.situation.verify, survey.repair) {
+            (false, _) => None,
+            (true, repair) => Some(repair),
+        };
         if plan.read == 0 {
             return self.apply(at);
         }
@@ -167,6 +182,17 @@ impl Shard {
         true
     }
 
+    /// Whether a fragment of the round wants to look at parity.
+    fn is_checked(&self, at: u32) -> bool {
+        let mut next = self.cache[at].round.first;
+        std::iter::from_fn(|| {
+            let f = (next != NONE).then(|| &self.fragments[next as usize])?;
+            next = f.next;
+            Some(f.kind)
+        })
+        .any(|kind| matches!(kind, FragmentKind::Check | FragmentKind::Repair))
+    }
+
     /// Looks at every fragment of the round.
     fn survey(&mut self, at: u32) -> Survey {
         let stripe_bytes = self.geometry.stripe_bytes();
@@ -174,7 +200,9 @@ impl Shard {
         let all = u64::MAX >> (64 - stripe_bytes / granule);
         let stripe = &mut self.cache[at];
         let row = stripe.row;
+        let untrusted = self.view.unreadable(&self.geometry, row);
         let (mut touched, mut wanted, mut composed): (Mask, Mask, Mask) = (0, 0, 0);
+        let (mut verify, mut repair) = (false, false);
         let mut next = stripe.round.first;
         while next != NONE {
             let f = &self.fragments[next as usize];
@@ -220,10 +248,15 @@ impl Shard {
                 }
                 FragmentKind::Rebuild => {
                     let slot = self.geometry.member(row, role);
-                    if self.view.writable(slot, row) && !self.view.readable(slot, row) {
+                    if self.view.writable(slot, row) && untrusted & bit != 0 {
                         wanted |= bit;
                         stripe.heal |= bit;
                     }
+                }
+                FragmentKind::Check | FragmentKind::Repair => {
+                    wanted |= self.geometry.data_mask() << 1 | 1;
+                    verify = true;
+                    repair |= f.kind == FragmentKind::Repair;
                 }
             }
             next = f.next;
@@ -239,10 +272,12 @@ impl Shard {
                 part: touched & !full,
                 wanted,
                 cached: stripe.cached(),
-                unreadable: self.view.unreadable(&self.geometry, row) | stripe.unread,
+                unreadable: untrusted | stripe.unread,
                 parity_writable: self.view.writable(parity_slot, row),
+                verify,
             },
             composed: composed.count_ones(),
+            repair,
         }
     }
 
@@ -267,6 +302,18 @@ impl Shard {
             stripe.pages[lost] = Some(page.freeze());
             self.counters.reconstructed += 1;
         }
+        if let (Some(repair), None) = (stripe.verify.take(), plan.rebuild) {
+            let mut page = stripe.spare.pop().expect("reserved with the plan");
+            page.truncate(stripe_bytes);
+            if !matches(stripe, &mut page) {
+                if repair {
+                    stripe.pages[data] = Some(page.freeze());
+                    stripe.heal |= 1 << data;
+                }
+                self.mismatched();
+            }
+        }
+        let stripe = &mut self.cache[at];
         let mut zeroed: Mask = 0;
         let mut fua = false;
         let mut deallocate = true;
@@ -274,7 +321,7 @@ impl Shard {
         while next != NONE {
             let f = &self.fragments[next as usize];
             next = f.next;
-            if f.kind == FragmentKind::Rebuild {
+            if f.job == NONE {
                 continue;
             }
             let role = usize::from(f.role);
@@ -515,7 +562,10 @@ impl Shard {
         assert_eq!(stripe.batch, NONE, "a round ends behind its batch");
         let number = stripe.number;
         let mut next = std::mem::replace(&mut stripe.round, Fragments::EMPTY).first;
+        self.wrote(at);
+        let stripe = &mut self.cache[at];
         stripe.plan = None;
+        stripe.verify = None;
         stripe.spare.clear();
         stripe.unread = 0;
         stripe.heal = 0;
@@ -539,6 +589,16 @@ impl Shard {
             next = following;
         }
     }
+}
+
+/// Whether the parity of a stripe, of which all pages are at hand, is what its data makes. Leaves
+/// that in `page`.
+fn matches(stripe: &Stripe, page: &mut BufMut) -> bool {
+    let data = stripe.pages.len() - 1;
+    let old = |role: usize| -> &[u8] { stripe.pages[role].as_ref().expect("planned") };
+    let sources: SmallVec<[&[u8]; 16]> = (0..data).map(old).collect();
+    xor::xor_into(page, &sources);
+    page[..] == *old(data)
 }
 
 /// The bytes of a role as the fragments so far leave them.

@@ -20,10 +20,11 @@ use super::gather::Batch;
 use super::geometry::Geometry;
 use super::member_io::{Lists, MemberIo, PageIo};
 use super::message::{Done, Home, Job, NodeId};
-use super::rebuild::Window;
+use super::metadata::Intents;
 use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
 use super::view::View;
 use super::waiting::{Clock, Patience, Streams};
+use super::window::{Found, Progress};
 use crate::bdev::{Op, Request, Status};
 use crate::memory::{Buf, BufMut, Pool};
 
@@ -38,8 +39,10 @@ pub(super) struct Outcome {
     pub failures: Vec<(usize, Status)>,
     /// Runs of other shards that were written here, with their owners.
     pub homes: Vec<(NodeId, Home)>,
-    /// The rebuild window of this epoch is done; the stripe that could not be rebuilt, if any.
-    pub rebuilt: Option<(u64, Option<u64>)>,
+    /// Regions that it wants to write to.
+    pub intents: Vec<u64>,
+    /// The window of this epoch is done.
+    pub worked: Option<(u64, Found)>,
 }
 
 /// A job that this shard has taken on.
@@ -96,7 +99,11 @@ pub(super) struct Shard {
     pub(super) page_ios: Vec<PageIo>,
     pub(super) ios: Slab<MemberIo>,
     pub(super) lists: Lists,
-    pub(super) window: Option<Window>,
+    /// Where it may write, if the members are told of that.
+    pub(super) intents: Option<Intents>,
+    pub(super) window: Option<Progress>,
+    /// Hosts wrote since the last window was done.
+    pub(super) busy: bool,
     pub(super) out: Outcome,
     pub(super) counters: Counters,
 }
@@ -116,6 +123,8 @@ pub(super) struct ShardConfig {
     pub pool: Pool,
     pub batching: Batching,
     pub crossing: Arc<Crossing>,
+    /// The unit of write intent, if the members are told of it.
+    pub rows_per_region: Option<u64>,
 }
 
 /// Most pages of one member request.
@@ -136,6 +145,7 @@ impl Shard {
             pool,
             batching,
             crossing,
+            rows_per_region,
         } = config;
         let merge = match batching.scope {
             BatchScope::Off => 1,
@@ -176,7 +186,9 @@ impl Shard {
             page_ios: Vec::with_capacity(1024),
             ios: Slab::with_capacity(1024),
             lists: Lists::default(),
+            intents: rows_per_region.map(Intents::new),
             window: None,
+            busy: false,
             out: Outcome::default(),
             counters: Counters::default(),
         }
@@ -195,6 +207,7 @@ impl Shard {
             self.geometry.owner(self.geometry.place(job.offset).row),
             self.id
         );
+        self.busy |= job.op.modifies();
         if matches!(job.op, Op::Write { .. } | Op::WriteZeroes { .. }) {
             let slack = self.geometry.row_bytes();
             let end = job.offset + job.len;
@@ -251,6 +264,14 @@ impl Shard {
                 Op::CompareAndWrite { .. } => FragmentKind::CompareAndWrite,
                 Op::Flush => unreachable!("a flush has no owner"),
             };
+            let slot = self.geometry.member(place.row, place.role);
+            if self.view.doubtful(slot, place.row) {
+                // What was written there could not be read again, and what is read might be wrong.
+                let owned = &mut self.jobs[at as usize];
+                owned.admitted += u64::from(len);
+                owned.status = Status::MediumError;
+                continue;
+            }
             let fragment = Fragment {
                 job: at,
                 next: NONE,
@@ -320,8 +341,8 @@ impl Shard {
     /// Ends a fragment of a stripe and, with the last one, its job.
     pub(super) fn end_fragment(&mut self, index: u32, number: u64, status: Status) {
         let fragment = self.fragments.remove(index as usize);
-        if fragment.kind == FragmentKind::Rebuild {
-            return self.end_rebuild(&fragment, number, status);
+        if fragment.job == NONE {
+            return self.end_work(&fragment, number, status);
         }
         let owned = &mut self.jobs[fragment.job as usize];
         owned.left -= 1;
@@ -355,6 +376,7 @@ impl Shard {
             for at in std::mem::take(&mut self.settling) {
                 self.fail_round(at, Status::Offline);
             }
+            self.stop_intending();
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::lock;
+use crate::md::Superblock;
 
 /// State of a volume, in SPDK's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +23,32 @@ pub struct SlotStatus {
     pub in_sync: bool,
 }
 
-/// A rebuild under way.
+/// A rebuild, resync or check under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
+    /// `rebuild`, `resync`, `check` or `repair`.
+    pub kind: &'static str,
     /// Name of the member being rebuilt.
-    pub target: String,
+    pub target: Option<String>,
     /// Rows done.
     pub rows_done: u64,
     /// Rows in all.
     pub rows: u64,
+    /// Sectors (512 bytes) of a member found so far in which parity did not match.
+    pub mismatches: u64,
+}
+
+/// What the members say of the array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataStatus {
+    /// Events so far.
+    pub events: u64,
+    /// Whether they say that it is being written to.
+    pub dirty: bool,
+    /// What each device number is, as superblocks have it.
+    pub roles: Vec<u16>,
+    /// The superblock of each slot's member, as it was written last.
+    pub superblocks: Vec<Option<Superblock>>,
 }
 
 /// What the outside may see.
@@ -40,10 +58,20 @@ pub struct Status {
     pub state: State,
     /// The slots, in order.
     pub slots: Vec<SlotStatus>,
-    /// The rebuild under way.
+    /// The process under way.
     pub process: Option<Process>,
-    /// Why the last rebuild stopped, if it did not finish.
+    /// Whether processes that have to be done are put off.
+    pub paused: bool,
+    /// Whether parity matches everywhere, as far as is known.
+    pub in_sync: bool,
+    /// Whether blocks are refused because only parity that may not match could tell them.
+    pub doubtful: bool,
+    /// What the members say of the array, if they do.
+    pub metadata: Option<MetadataStatus>,
+    /// Why the last process stopped, if it did not finish.
     pub last_process_error: Option<String>,
+    /// Sectors (512 bytes) of a member in which the last check found parity not to match.
+    pub mismatches: u64,
 }
 
 /// A status written by the array's node and read by the control thread; never on the I/O path.
@@ -56,7 +84,12 @@ impl StatusCell {
             state: State::Online,
             slots: Vec::new(),
             process: None,
+            paused: false,
+            in_sync: true,
+            doubtful: false,
+            metadata: None,
             last_process_error: None,
+            mismatches: 0,
         })))
     }
 

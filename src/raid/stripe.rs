@@ -9,10 +9,10 @@ use crate::memory::{Buf, BufMut};
 /// No index.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// A host request's (or a rebuild's) business with one data role of one stripe.
+/// A host request's (or a window's) business with one data role of one stripe.
 #[derive(Debug)]
 pub(super) struct Fragment {
-    /// The job it is part of; [`NONE`] for a rebuild.
+    /// The job it is part of; [`NONE`] for a window's.
     pub job: u32,
     /// The next fragment of the same stripe, in order of arrival.
     pub next: u32,
@@ -36,8 +36,13 @@ pub(super) enum FragmentKind {
     Zero,
     Compare,
     CompareAndWrite,
-    /// Compute the role from the others and store it, because its member is being rebuilt.
+    /// Compute the role from the others and store it: its member is being rebuilt, or it is parity
+    /// that may not match.
     Rebuild,
+    /// Count it if parity does not match.
+    Check,
+    /// As `Check`, and store parity that does.
+    Repair,
 }
 
 /// A first-in-first-out list of fragments, linked through [`Fragment::next`].
@@ -76,6 +81,8 @@ pub(super) enum Phase {
     Waiting,
     /// Has fragments, begins its round at the end of the turn.
     Ready,
+    /// Waits until the members say that there is being written where it is.
+    Intending,
     /// As many stripes read before they write as may: waits until one of them is done.
     Delayed,
     /// Could not begin for want of pages.
@@ -112,6 +119,8 @@ pub(super) struct Stripe {
     pub wait: Option<Limit>,
     /// It asked for a charge of the pre-read budget since it last gave one back.
     pub charged: bool,
+    /// Its round may write: the members say that there is being written where it is.
+    pub intended: bool,
     /// What the round's writes do.
     pub op: PageOp,
     /// A host's request goes on before the first, or behind the last stripe of the row.
@@ -121,6 +130,8 @@ pub(super) struct Stripe {
     /// Take one fragment a round: together they can't be served, alone some may.
     pub solo: bool,
     pub plan: Option<Plan>,
+    /// Parity is to be compared with the data, and mended if so.
+    pub verify: Option<bool>,
     /// Pages set aside for this round.
     pub spare: Vec<BufMut>,
     /// Member I/Os of this round in flight.
@@ -154,11 +165,13 @@ impl Stripe {
             filled: 0,
             wait: None,
             charged: false,
+            intended: false,
             op: PageOp::Read,
             reach: Reach::default(),
             batch: NONE,
             solo: false,
             plan: None,
+            verify: None,
             spare: Vec::with_capacity(members + 2),
             in_flight: 0,
             unread: 0,

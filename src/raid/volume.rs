@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
 
-use super::array::{Control, RebuildOptions};
+use super::array::{Answer, Control, NewMember};
 use super::batch::Crossing;
 use super::batching::Batching;
 use super::channel::VolumeChannel;
@@ -15,11 +15,14 @@ use super::counters::Counters;
 use super::error::VolumeError;
 use super::geometry::{Geometry, Layout};
 use super::message::Message;
+use super::metadata::{MetadataConfig, Stored};
 use super::node::{Node, NodeConfig};
+use super::process::ProcessOptions;
 use super::status::{State, Status, StatusCell};
-use super::view::View;
+use super::view::{View, Work};
 use crate::bdev::{self, Bdev, Info, OpenError};
 use crate::lock;
+use crate::md::Time;
 use crate::memory::{Arena, Pool};
 use crate::reactor::{self, Mailbox, MailboxSender, Port, Waker};
 
@@ -40,8 +43,8 @@ pub struct VolumeConfig {
     pub shard_run: u32,
     /// Stripes in the cache of each reactor.
     pub stripes: usize,
-    /// The pace of rebuilds.
-    pub rebuild: RebuildOptions,
+    /// The pace of rebuilds, resyncs and checks.
+    pub pace: ProcessOptions,
     /// How stripes are gathered and batched.
     pub batching: Batching,
 }
@@ -57,12 +60,25 @@ impl VolumeConfig {
             layout: Layout::default(),
             shard_run: 16,
             stripes: 1024,
-            rebuild: RebuildOptions::default(),
+            pace: ProcessOptions::default(),
             batching: Batching::default(),
         }
     }
 }
 
+/// How an array begins whose members say what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assembled {
+    /// What they say.
+    pub stored: Stored,
+    /// What follows from it: which of them may be used.
+    pub view: View,
+    /// Bytes of each member that the array uses.
+    pub member_bytes: u64,
+}
+
+/// Pages in which metadata is written: a superblock for each of 64 members, and some for bitmaps.
+const METADATA_PAGES: usize = 96;
 /// Largest request to a volume in bytes.
 const REQUEST_BYTES: u32 = 16 << 20;
 /// Messages in each ring between two reactors.
@@ -118,8 +134,9 @@ impl Ticket {
 }
 
 impl Volume {
-    /// Makes a volume over `members`, in the order of their slots; one may be missing. The
-    /// smallest member decides how much of each is used. `wakers` are those of all reactors: the
+    /// Makes a volume over `members`, in the order of their slots; one may be missing. Where they
+    /// have no metadata (`assembled`), the smallest member decides how much of each is used, and
+    /// all of them are taken to be in sync. `wakers` are those of all reactors: the
     /// volume works once each of them has opened it.
     ///
     /// # Errors
@@ -127,10 +144,12 @@ impl Volume {
     pub fn new(
         config: VolumeConfig,
         members: Vec<Option<Arc<dyn Bdev>>>,
+        assembled: Option<Assembled>,
         wakers: &[Waker],
         arena: &Arena,
     ) -> Result<Arc<Self>, VolumeError> {
-        let (block_bytes, member_bytes) = check_members(&members)?;
+        let (block_bytes, smallest) = check_members(&members)?;
+        let member_bytes = assembled.as_ref().map_or(smallest, |a| a.member_bytes);
         config.batching.check()?;
         if config.shard_run == 0 {
             return Err(VolumeError::ShardRun);
@@ -166,8 +185,32 @@ impl Volume {
             write_cache,
             deallocates: infos().all(|i| i.deallocates),
         });
-        let missing = members.iter().position(Option::is_none);
-        let view = Arc::new(View::first(missing));
+        let (view, stored) = match assembled {
+            Some(Assembled { stored, view, .. }) => (view, Some(stored)),
+            None => (View::first(members.iter().position(Option::is_none)), None),
+        };
+        let view = Arc::new(view);
+        let data_offsets: Vec<u64> = match &stored {
+            Some(stored) => {
+                let superblocks = stored.superblocks.iter();
+                let offset = |s: &Option<_>| {
+                    s.as_ref()
+                        .map_or(0, |s: &crate::md::Superblock| s.data_offset * 512)
+                };
+                superblocks.map(offset).collect()
+            }
+            None => vec![0; members.len()],
+        };
+        let rows_per_region = stored.as_ref().map(|s| s.rows_per_region(&geometry));
+        let metadata = stored.map(|stored| -> Result<_, VolumeError> {
+            let pool = Pool::new(arena, 4096, METADATA_PAGES);
+            Ok(MetadataConfig {
+                stored,
+                pool: pool.map_err(|e| VolumeError::Memory(e.to_string()))?,
+                booted: (Instant::now(), Time::from_system(SystemTime::now())),
+            })
+        });
+        let mut metadata = metadata.transpose()?;
         let status = StatusCell::new();
         let (control, mailbox) = reactor::mailbox(&wakers[0], CONTROLS);
         let mut mailbox = Some(mailbox);
@@ -197,11 +240,14 @@ impl Volume {
                         .map(|m| m.as_ref().map(|m| m.info().name.clone()))
                         .collect(),
                     write_caches: caches,
+                    data_offsets: data_offsets.clone(),
+                    rows_per_region,
+                    metadata: metadata.take(),
                 },
                 status.clone(),
             );
             if id == 0 {
-                node.control(Control::Pace(config.rebuild));
+                node.control(Control::Pace(config.pace));
             }
             parts.push(Some(NodeParts {
                 node,
@@ -261,7 +307,11 @@ impl Volume {
     /// # Errors
     /// [`VolumeError::Changing`] when too many changes wait already;
     /// [`VolumeError::MixedBlocks`]. The ticket tells whether this one was refused.
-    pub fn add_member(&self, bdev: Arc<dyn Bdev>) -> Result<Ticket, VolumeError> {
+    pub fn add_member(
+        &self,
+        bdev: Arc<dyn Bdev>,
+        metadata: Option<NewMember>,
+    ) -> Result<Ticket, VolumeError> {
         let info = bdev.info();
         if info.block_size != self.info.block_size {
             return Err(VolumeError::MixedBlocks {
@@ -270,22 +320,58 @@ impl Volume {
                 wanted: self.info.block_size,
             });
         }
-        self.ask(|answer| Control::Add { bdev, answer })
+        let metadata = metadata.map(Box::new);
+        self.ask(|answer| Control::Add {
+            bdev,
+            metadata,
+            answer,
+        })
     }
 
-    /// Rebuilds at this pace from now on.
+    /// Begins a check or a repair.
+    ///
+    /// # Errors
+    /// [`VolumeError::Changing`] when too many changes wait already. The ticket tells whether this
+    /// one was refused.
+    pub fn start(&self, work: Work) -> Result<Ticket, VolumeError> {
+        self.ask(|answer| Control::Start(work, answer))
+    }
+
+    /// Leaves a check or repair, and puts a rebuild or resync off; or goes on with it.
+    ///
+    /// # Errors
+    /// As [`Volume::start`].
+    pub fn pause(&self, pause: bool) -> Result<Ticket, VolumeError> {
+        self.ask(|answer| Control::Pause(pause, answer))
+    }
+
+    /// Takes parity for right that may not match what is left of a degraded array.
+    ///
+    /// # Errors
+    /// As [`Volume::start`].
+    pub fn accept_parity(&self) -> Result<Ticket, VolumeError> {
+        self.ask(Control::AcceptParity)
+    }
+
+    /// Has the members say that the array is clean, once nothing is written to it any more. The
+    /// ticket's answer comes when they do.
+    ///
+    /// # Errors
+    /// As [`Volume::start`].
+    pub fn close(&self) -> Result<Ticket, VolumeError> {
+        self.ask(Control::Close)
+    }
+
+    /// Rebuilds, resyncs and checks at this pace from now on.
     ///
     /// # Errors
     /// [`VolumeError::Changing`] when too many changes wait already.
-    pub fn set_rebuild_options(&self, options: RebuildOptions) -> Result<(), VolumeError> {
+    pub fn set_pace(&self, options: ProcessOptions) -> Result<(), VolumeError> {
         let sent = self.control.send(Control::Pace(options));
         sent.map_err(|_| VolumeError::Changing)
     }
 
-    fn ask(
-        &self,
-        control: impl FnOnce(mpsc::Sender<Result<(), VolumeError>>) -> Control,
-    ) -> Result<Ticket, VolumeError> {
+    fn ask(&self, control: impl FnOnce(Answer) -> Control) -> Result<Ticket, VolumeError> {
         let (sender, answer) = mpsc::channel();
         let sent = self.control.send(control(sender));
         sent.map_err(|_| VolumeError::Changing)?;

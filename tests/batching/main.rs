@@ -206,7 +206,7 @@ fn r10_a_page_that_can_not_be_stored_costs_the_member_and_no_data() {
         }
         assert_eq!(rig.ended(write), Some(Status::Ok));
         for node in 0..2 {
-            let lost = rig.view(node).degraded.map(|d| d.slot);
+            let lost = rig.view(node).degraded.as_ref().map(|d| d.slot);
             assert_eq!(lost, Some(slot), "node {node}");
         }
         for (lba, byte) in [0x10, 0x11, 0x12, 0x14].into_iter().enumerate() {
@@ -223,7 +223,7 @@ fn r11_a_stripe_that_is_away_is_rebuilt_afterwards() {
         ..PLAN
     });
     rig.add_spare();
-    let granted = |rig: &Rig| rig.view(1).degraded.is_some_and(|d| d.window > 0);
+    let granted = |rig: &Rig| rig.view(1).degraded.as_ref().is_some_and(|d| d.window > 0);
     for _ in 0..10 {
         rig.run(0);
         rig.deliver(1);

@@ -125,6 +125,9 @@ impl Rig {
                 crossing: crossing.clone(),
                 members: members.clone(),
                 write_caches: 0,
+                data_offsets: vec![0; MEMBERS],
+                rows_per_region: None,
+                metadata: None,
             })
         };
         let open = (0..MEMBERS).map(|slot| members[slot].is_some().then_some(slot));
@@ -229,6 +232,7 @@ impl Rig {
                 write_cache: false,
                 deallocates: true,
             })),
+            metadata: None,
             answer: sender,
         });
         self.carry_out(0);

@@ -9,7 +9,7 @@ use stripewise::bdev::{self, Bdev, Completion, Data, Info, Op, OpenError, Reques
 use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
 use stripewise::raid::{
     BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, Message, Node,
-    NodeConfig, RebuildOptions, View, VolumeError,
+    NodeConfig, ProcessOptions, View, VolumeError,
 };
 
 use crate::disk::Disk;
@@ -192,6 +192,9 @@ impl World {
                     crossing: crossing.clone(),
                     members: names.clone(),
                     write_caches,
+                    data_offsets: vec![0; members],
+                    rows_per_region: None,
+                    metadata: None,
                 })
             })
             .collect();
@@ -225,9 +228,10 @@ impl World {
             random,
         };
         let chunk = u64::from(chunk);
-        let pace = RebuildOptions {
+        let pace = ProcessOptions {
             window_bytes: chunk * (1 + world.random.below(4)),
             bytes_per_second: world.random.pick(&[0, 0, 1 << 20]),
+            ..ProcessOptions::default()
         };
         world.nodes[0].control(Control::Pace(pace));
         world
@@ -343,6 +347,7 @@ impl World {
         let (sender, answer) = mpsc::channel();
         self.nodes[0].control(Control::Add {
             bdev: Arc::new(SimBdev { info }),
+            metadata: None,
             answer: sender,
         });
         match answer.try_recv() {

@@ -248,7 +248,7 @@ pub fn describe(info: &ArrayInfo) -> Map<String, Value> {
         put(
             "process",
             json!({
-                "type": "rebuild",
+                "type": process.kind,
                 "target": process.target,
                 "progress": {
                     "blocks": process.rows_done * info.row_blocks,

@@ -1,0 +1,357 @@
+//! A commit: what is written to the members' metadata together, in steps. A step begins when all
+//! of the one before it is on the members.
+//!
+//! The orders that matter:
+//! - the bitmap says that an array is being written to a region, then data is written there;
+//! - the bitmap's header has the new event count, then the superblocks have it: a bitmap that is
+//!   behind is stale;
+//! - the members' caches are empty, then a bit is cleared, the array is said to be clean, or a
+//!   process to have come so far;
+//! - the header says which member may rely on the bitmap (`events_cleared`), then bits that such a
+//!   member might miss are cleared;
+//! - the bad-block log is on its member, then its superblock says that there is something in it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
+
+use super::Metadata;
+use crate::bdev::{Data, Op, Request};
+use crate::md::{Policy, Superblock};
+use crate::memory::{Buf, BufMut, Segments};
+use crate::raid::view::View;
+
+/// Bytes of a page of metadata.
+const PAGE: usize = 4096;
+
+/// A commit under way.
+#[derive(Debug)]
+pub(super) struct Commit {
+    steps: VecDeque<Step>,
+    /// What of the present step is not issued yet.
+    jobs: VecDeque<Job>,
+    in_flight: u32,
+    /// The wishes that it fulfils.
+    fulfils: u64,
+    /// Regions whose bits it sets.
+    sets: Vec<u64>,
+    /// Whether it makes superblocks say that the array is written to, or is not.
+    says_dirty: Option<bool>,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Empty the members' caches.
+    Flush,
+    /// Write pages of the bitmap.
+    Pages(BTreeSet<u64>),
+    /// Clear the bits of regions that nobody has come to need meanwhile.
+    Clear(Vec<u64>),
+    /// Write the bad-block logs of slots.
+    Logs(u64),
+    /// Write the superblocks.
+    Superblocks,
+}
+
+#[derive(Debug)]
+enum Job {
+    Flush(usize),
+    Page(u64),
+    Log(usize),
+    Superblock(usize),
+}
+
+impl Commit {
+    fn new(steps: impl Into<VecDeque<Step>>) -> Self {
+        Self {
+            steps: steps.into(),
+            jobs: VecDeque::new(),
+            in_flight: 0,
+            fulfils: 0,
+            sets: Vec::new(),
+            says_dirty: None,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.steps.is_empty() && self.jobs.is_empty() && self.in_flight == 0
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.in_flight -= 1;
+    }
+}
+
+impl Metadata {
+    /// What is to be written next, if anything: first what somebody waits for.
+    pub(super) fn next_commit(&mut self, view: &View) -> Option<Commit> {
+        if !view.online {
+            // What the members say stays as it is, so that they can be assembled again as they are.
+            return None;
+        }
+        let wished = self.wished > self.durable || self.checkpoint || self.logs != 0;
+        if wished || !self.waiting.is_empty() {
+            return Some(self.commit_wishes(wished));
+        }
+        let candidates = self.idle.iter().copied();
+        let idle: Vec<u64> = match view.degraded {
+            Some(_) => Vec::new(),
+            None => candidates.filter(|&r| self.may_clear(r, view)).collect(),
+        };
+        let clean = self.dirty && self.held == 0;
+        if idle.is_empty() && !clean {
+            return None;
+        }
+        let mut steps = VecDeque::from([Step::Flush]);
+        if !idle.is_empty() {
+            let header = &mut self.marks.as_mut().expect("looked at above").header;
+            if header.events_cleared < self.events {
+                header.events_cleared = self.events;
+                steps.push_back(Step::Pages([0].into()));
+            }
+            steps.push_back(Step::Clear(idle));
+        }
+        let mut commit = Commit::new(steps);
+        if clean {
+            self.next_event(&mut commit, BTreeSet::new());
+            commit.says_dirty = Some(false);
+        }
+        Some(commit)
+    }
+
+    /// Bits that nodes wait for, and superblocks that were wished for.
+    fn commit_wishes(&mut self, wished: bool) -> Commit {
+        let mut sets: Vec<u64> = self.waiting.iter().map(|&(_, region)| region).collect();
+        sets.retain(|&region| !self.regions[region as usize].durable);
+        sets.sort_unstable();
+        sets.dedup();
+        let mut pages = BTreeSet::new();
+        if let Some(marks) = &mut self.marks {
+            for &region in &sets {
+                for bit in marks.bits_of(region, self.rows_per_region, &self.geometry) {
+                    marks.bits.set(bit);
+                    pages.insert(marks.bits.page_of(bit));
+                }
+            }
+            if self.rewrite {
+                pages.extend(0..marks.bits.pages());
+            }
+        }
+        self.rewrite = false;
+        let mut commit = Commit::new([]);
+        commit.sets = sets;
+        if std::mem::take(&mut self.checkpoint) {
+            commit.steps.push_back(Step::Flush);
+        }
+        let logs = std::mem::take(&mut self.logs);
+        if logs != 0 {
+            commit.steps.push_back(Step::Logs(logs));
+        }
+        if wished || !self.dirty {
+            self.next_event(&mut commit, pages);
+            commit.says_dirty = Some(self.dirty || !self.waiting.is_empty());
+        } else {
+            commit.steps.push_back(Step::Pages(pages));
+        }
+        commit
+    }
+
+    /// Superblocks with the next event count, and the bitmap's header before them.
+    fn next_event(&mut self, commit: &mut Commit, mut pages: BTreeSet<u64>) {
+        self.events += 1;
+        if let Some(marks) = &mut self.marks {
+            marks.header.events = self.events;
+            pages.insert(0);
+            commit.steps.push_back(Step::Pages(pages));
+        }
+        commit.steps.push_back(Step::Superblocks);
+    }
+
+    /// Whether nobody needs the bits of a region any more.
+    fn may_clear(&self, at: u64, view: &View) -> bool {
+        let region = &self.regions[at as usize];
+        let start = at * self.rows_per_region;
+        let mut rows = start..(start + self.rows_per_region).min(self.geometry.rows());
+        region.holders == 0
+            && view.degraded.is_none()
+            && rows.all(|row| view.in_sync(row))
+            && self.waiting.iter().all(|&(_, waited)| waited != at)
+    }
+
+    /// Hands out as much of a commit as there are pages for, and goes from step to step.
+    pub(super) fn pump(&mut self, commit: &mut Commit, view: &View, now: Instant) {
+        loop {
+            while let Some(job) = commit.jobs.pop_front() {
+                if !self.issue(commit, &job, view, now) {
+                    commit.jobs.push_front(job);
+                    return;
+                }
+            }
+            if commit.in_flight > 0 {
+                return;
+            }
+            let Some(step) = commit.steps.pop_front() else {
+                return;
+            };
+            self.begin_step(commit, step, view);
+        }
+    }
+
+    fn begin_step(&mut self, commit: &mut Commit, step: Step, view: &View) {
+        let slots = self.members.len();
+        match step {
+            Step::Flush => commit.jobs.extend((0..slots).map(Job::Flush)),
+            Step::Pages(pages) => commit.jobs.extend(pages.into_iter().map(Job::Page)),
+            Step::Clear(regions) => {
+                let mut pages = BTreeSet::new();
+                for region in regions {
+                    // Somebody may have come while the steps before this one went on.
+                    if !self.may_clear(region, view) {
+                        continue;
+                    }
+                    self.regions[region as usize].durable = false;
+                    self.idle.remove(&region);
+                    let marks = self.marks.as_mut().expect("only bitmaps are cleared");
+                    for bit in marks.bits_of(region, self.rows_per_region, &self.geometry) {
+                        marks.bits.clear(bit);
+                        pages.insert(marks.bits.page_of(bit));
+                    }
+                }
+                commit.jobs.extend(pages.into_iter().map(Job::Page));
+            }
+            Step::Logs(logs) => {
+                let wanted = (0..slots).filter(|slot| logs & (1 << slot) != 0);
+                commit.jobs.extend(wanted.map(Job::Log));
+            }
+            Step::Superblocks => {
+                commit.fulfils = self.wished;
+                // Somebody may have come while the steps before this one went on.
+                if commit.says_dirty == Some(false) && self.held > 0 {
+                    commit.says_dirty = Some(true);
+                }
+                // Who comes from now on is granted nothing before the next commit has said so.
+                if commit.says_dirty == Some(false) {
+                    self.dirty = false;
+                }
+                commit.jobs.extend((0..slots).map(Job::Superblock));
+            }
+        }
+    }
+
+    /// Issues a part of a step; `false` while there is no page for it.
+    fn issue(&mut self, commit: &mut Commit, job: &Job, view: &View, now: Instant) -> bool {
+        match *job {
+            Job::Flush(slot) => {
+                if self.is_written(slot, view) {
+                    self.ask(commit, slot, Op::Flush, 0, None);
+                }
+            }
+            Job::Page(number) => {
+                let Some(mut page) = self.page() else {
+                    return false;
+                };
+                let marks = self.marks.as_ref().expect("pages are of a bitmap");
+                let bytes = marks.bits.page_bytes(number, self.block_bytes as usize);
+                page.truncate(bytes);
+                marks.bits.render(number, &marks.header, &mut page);
+                let page = page.freeze();
+                for slot in 0..self.members.len() {
+                    if let Some(member) = self.members[slot].as_ref()
+                        && self.is_written(slot, view)
+                        && let Policy::Bitmap { offset } = member.policy
+                    {
+                        let start = behind(member, offset.into());
+                        let at = start + number * PAGE as u64;
+                        self.ask(commit, slot, WRITE, at, Some(page.clone()));
+                    }
+                }
+            }
+            Job::Log(slot) => {
+                let Some(member) = self.members[slot].as_ref() else {
+                    return true;
+                };
+                let log = member.bad_block_log;
+                if log.size == 0 {
+                    return true;
+                }
+                let at = behind(member, log.offset.into());
+                let Some(mut page) = self.page() else {
+                    return false;
+                };
+                page.truncate((usize::from(log.size) * 512).min(PAGE));
+                self.bad_blocks[slot].write(&mut page);
+                if self.is_written(slot, view) {
+                    self.ask(commit, slot, WRITE, at, Some(page.freeze()));
+                }
+            }
+            Job::Superblock(slot) => {
+                if !self.is_written(slot, view) {
+                    return true;
+                }
+                let Some(mut page) = self.page() else {
+                    return false;
+                };
+                let clean = commit.says_dirty == Some(false);
+                let block = self.superblock(slot, view, clean, now);
+                let at = block.super_offset * 512;
+                let block_bytes = self.block_bytes as usize;
+                page.truncate(block.bytes().next_multiple_of(block_bytes));
+                page.fill(0);
+                block.write(&mut page);
+                self.members[slot] = Some(block);
+                self.ask(commit, slot, WRITE, at, Some(page.freeze()));
+            }
+        }
+        true
+    }
+
+    /// Whether the member of a slot is written to.
+    fn is_written(&self, slot: usize, view: &View) -> bool {
+        self.members[slot].is_some() && view.present(slot)
+    }
+
+    fn page(&self) -> Option<BufMut> {
+        self.pool.take()
+    }
+
+    fn ask(&mut self, commit: &mut Commit, slot: usize, op: Op, at: u64, page: Option<Buf>) {
+        commit.in_flight += 1;
+        let block = u64::from(self.block_bytes);
+        debug_assert!(
+            at.is_multiple_of(block),
+            "metadata at byte {at} of blocks of {block}"
+        );
+        let blocks = page.as_ref().map_or(0, |p| p.len() as u64 / block) as u32;
+        let data = match page {
+            Some(page) => Data::Write(Segments::from_iter([page])),
+            None => Data::None,
+        };
+        let request = Request {
+            token: 0,
+            op,
+            lba: at / block,
+            blocks,
+            data,
+        };
+        self.requests.push((slot, request));
+    }
+
+    /// All of a commit is on the members that have not failed.
+    pub(super) fn commit_done(&mut self, commit: &Commit) {
+        self.durable = self.durable.max(commit.fulfils);
+        for &region in &commit.sets {
+            self.regions[region as usize].durable = true;
+        }
+        if commit.says_dirty == Some(true) {
+            self.dirty = true;
+        }
+        self.grant();
+    }
+}
+
+/// The byte of a member that lies so many sectors behind the start of its superblock.
+fn behind(member: &Superblock, sectors: i64) -> u64 {
+    (member.super_offset.saturating_add_signed(sectors)) * 512
+}
+
+/// Metadata is on the member when its write is done.
+const WRITE: Op = Op::Write { fua: true };

@@ -1,0 +1,460 @@
+//! What the members say of the array: superblocks, write-intent bitmap and bad-block logs, kept
+//! true by the array's actor.
+//!
+//! Everything that must be durable before something else may happen goes through here, as one
+//! commit after another; `commit.rs` has their steps and the order of these. Without I/O: requests
+//! to members go out, completions come in.
+
+mod commit;
+mod intent;
+
+pub(super) use intent::Intents;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use self::commit::Commit;
+use super::geometry::Geometry;
+use super::message::NodeId;
+use super::regions::Regions;
+use super::view::View;
+use crate::bdev::{Request, Status};
+use crate::md::superblock::IN_SYNC;
+use crate::md::{BadBlocks, Bitmap, BitmapHeader, Features, Role, Superblock, Time};
+use crate::memory::Pool;
+
+/// How long after the last write an array without a bitmap is said to be clean: md's safe mode.
+const SAFE_MODE: Duration = Duration::from_millis(200);
+
+/// What the members say of an array, when it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The superblock of each slot's member, `None` where one is missing.
+    pub superblocks: Vec<Option<Superblock>>,
+    /// The bad blocks of each slot's member.
+    pub bad_blocks: Vec<BadBlocks>,
+    /// The write-intent bitmap, if the array has one.
+    pub marks: Option<Marks>,
+    /// Whether the superblocks on the members say that the array is being written to.
+    pub dirty: bool,
+}
+
+/// What an array begins with that keeps its state on its members.
+#[derive(Clone, Debug)]
+pub struct MetadataConfig {
+    /// What they say now.
+    pub stored: Stored,
+    /// Pages of 4 KiB in which metadata is written.
+    pub pool: Pool,
+    /// What the clock on the wall said at a moment.
+    pub booted: (Instant, Time),
+}
+
+/// The write-intent bitmap, as it is on every member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// What stands before the bits.
+    pub header: BitmapHeader,
+    /// The bits: set where members may disagree.
+    pub bits: Bitmap,
+}
+
+impl Marks {
+    /// The rows of a region: a bit stands for some rows, or a row for some bits.
+    pub fn rows_per_region(&self, geometry: &Geometry) -> u64 {
+        let row_sectors = u64::from(geometry.chunk_bytes()) / 512;
+        (self.bits.chunk_sectors() / row_sectors).max(1)
+    }
+
+    /// The bits of a region of so many rows.
+    fn bits_of(&self, region: u64, rows: u64, geometry: &Geometry) -> std::ops::Range<u64> {
+        let sectors = rows * u64::from(geometry.chunk_bytes()) / 512;
+        self.bits.bits_of(region * sectors..(region + 1) * sectors)
+    }
+}
+
+impl Stored {
+    /// The rows of a region: all of them, in an array without a bitmap.
+    pub fn rows_per_region(&self, geometry: &Geometry) -> u64 {
+        let marks = self.marks.as_ref();
+        marks.map_or(geometry.rows(), |m| m.rows_per_region(geometry))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Metadata {
+    geometry: Geometry,
+    block_bytes: u32,
+    members: Vec<Option<Superblock>>,
+    bad_blocks: Vec<BadBlocks>,
+    /// What each device number is: the table of every superblock.
+    roles: Vec<u16>,
+    events: u64,
+    marks: Option<Marks>,
+    regions: Vec<Region>,
+    rows_per_region: u64,
+    /// Regions held, counted once for each node.
+    held: u32,
+    /// Marked regions that nobody holds.
+    idle: BTreeSet<u64>,
+    /// Something has happened since there was nothing to write, under the view of this epoch.
+    stirred: bool,
+    epoch: u64,
+    /// Nodes that wait until they may write to a region.
+    waiting: Vec<(NodeId, u64)>,
+    /// Grants not sent yet.
+    pub(super) granted: Vec<(NodeId, u64)>,
+    /// The superblocks on the members say that the array is being written to.
+    dirty: bool,
+    /// Superblocks wished for, and how many of these wishes are on the members.
+    wished: u64,
+    durable: u64,
+    /// Slots whose bad-block log is to be written.
+    logs: u64,
+    /// Every page of the bitmap is to be written: a member is new.
+    rewrite: bool,
+    /// What is written may be on its way through the members' caches: a checkpoint flushes first.
+    checkpoint: bool,
+    /// The array is being closed: regions are given back, and the array is clean, at once.
+    closing: bool,
+    commit: Option<Commit>,
+    pool: Pool,
+    booted: (Instant, Time),
+    sweep_at: Option<Instant>,
+    /// Requests to members, by slot: where they begin, in bytes of the member, is absolute.
+    pub(super) requests: Vec<(usize, Request)>,
+}
+
+/// What is known of a region.
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    /// Nodes that may write to it.
+    holders: u32,
+    /// All of its bits are set on the members, or there are none.
+    durable: bool,
+}
+
+impl Metadata {
+    pub(super) fn new(config: MetadataConfig, geometry: Geometry, block_bytes: u32) -> Self {
+        let MetadataConfig {
+            stored,
+            pool,
+            booted,
+        } = config;
+        let rows_per_region = stored.rows_per_region(&geometry);
+        let Stored {
+            superblocks,
+            bad_blocks,
+            marks,
+            dirty,
+        } = stored;
+        let freshest = superblocks.iter().flatten().max_by_key(|s| s.events);
+        let freshest = freshest.expect("an array has members");
+        let mut metadata = Self {
+            geometry,
+            block_bytes,
+            roles: freshest.roles.clone(),
+            events: freshest.events,
+            members: superblocks,
+            bad_blocks,
+            regions: Vec::new(),
+            held: 0,
+            idle: BTreeSet::new(),
+            stirred: true,
+            epoch: 0,
+            marks,
+            rows_per_region,
+            waiting: Vec::new(),
+            granted: Vec::new(),
+            dirty,
+            wished: 0,
+            durable: 0,
+            logs: 0,
+            rewrite: false,
+            checkpoint: false,
+            closing: false,
+            commit: None,
+            pool,
+            booted,
+            sweep_at: None,
+            requests: Vec::new(),
+        };
+        for at in 0..geometry.rows().div_ceil(rows_per_region) {
+            let durable = metadata.marks(at).all(|mark| mark);
+            metadata.regions.push(Region {
+                holders: 0,
+                durable,
+            });
+            if metadata.marks(at).any(|mark| mark) {
+                metadata.idle.insert(at);
+            }
+        }
+        // A slot may be named by a member that is not there.
+        for number in 0..metadata.roles.len() {
+            if let Role::Slot(slot) = Role::from_number(metadata.roles[number]) {
+                let named = metadata.members.get(usize::from(slot));
+                let there = named.and_then(Option::as_ref);
+                if there.is_none_or(|s| s.dev_number as usize != number) {
+                    metadata.roles[number] = Role::Faulty.number();
+                }
+            }
+        }
+        for slot in 0..metadata.members.len() {
+            if let Some(member) = &metadata.members[slot] {
+                metadata.enroll(member.dev_number, slot);
+            }
+        }
+        metadata
+    }
+
+    /// Whether the bits of a region are set. An array without a bitmap has none.
+    fn marks(&self, region: u64) -> impl Iterator<Item = bool> + '_ {
+        let rows = self.rows_per_region;
+        let marks = self.marks.iter();
+        marks.flat_map(move |m| {
+            let bits = m.bits_of(region, rows, &self.geometry);
+            bits.map(|bit| m.bits.is_set(bit))
+        })
+    }
+
+    /// The regions that are marked: where a member that was away lacks something.
+    pub(super) fn marked(&self) -> Option<Regions> {
+        self.marks.as_ref()?;
+        let mut regions = Regions::new(self.geometry.rows(), self.rows_per_region);
+        let all = 0..self.regions.len() as u64;
+        let marked = all.filter(|&r| self.marks(r).any(|mark| mark));
+        marked.for_each(|r| regions.insert(r));
+        Some(regions)
+    }
+
+    /// The member of a slot has this device number.
+    fn enroll(&mut self, number: u32, slot: usize) {
+        let number = number as usize;
+        if self.roles.len() <= number {
+            self.roles.resize(number + 1, Role::Spare.number());
+        }
+        for (other, role) in self.roles.iter_mut().enumerate() {
+            if other != number && *role == slot as u16 {
+                *role = Role::Faulty.number();
+            }
+        }
+        self.roles[number] = slot as u16;
+    }
+
+    /// The member of a slot has failed, or was removed.
+    pub(super) fn lose(&mut self, slot: usize) {
+        self.logs &= !(1 << slot);
+        if let Some(member) = self.members[slot].take()
+            && let Some(role) = self.roles.get_mut(member.dev_number as usize)
+        {
+            *role = Role::Faulty.number();
+        }
+    }
+
+    /// A slot has a new member.
+    pub(super) fn gain(&mut self, slot: usize, superblock: Superblock, bad: BadBlocks) {
+        self.enroll(superblock.dev_number, slot);
+        self.members[slot] = Some(superblock);
+        self.bad_blocks[slot] = bad;
+        self.rewrite = self.marks.is_some();
+    }
+
+    /// The bad blocks of a slot's member.
+    pub(super) fn bad_blocks(&self, slot: usize) -> &BadBlocks {
+        &self.bad_blocks[slot]
+    }
+
+    /// Replaces the bad blocks of a slot's member; they are on it with the next superblock.
+    pub(super) fn set_bad_blocks(&mut self, slot: usize, bad: BadBlocks) {
+        self.bad_blocks[slot] = bad;
+        self.logs |= 1 << slot;
+        self.stirred = true;
+    }
+
+    /// The superblock of a slot's member, as it was written last.
+    pub(super) fn member(&self, slot: usize) -> Option<&Superblock> {
+        self.members[slot].as_ref()
+    }
+
+    /// Asks for superblocks that say how things are now. They are on the members once
+    /// [`Metadata::durable`] is at least what this returns.
+    pub(super) fn wish(&mut self) -> u64 {
+        self.wished += 1;
+        self.stirred = true;
+        self.wished
+    }
+
+    /// Wishes that are on the members.
+    pub(super) fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Asks for superblocks that say how far a process has come.
+    pub(super) fn checkpoint(&mut self) {
+        self.checkpoint = true;
+        self.stirred = true;
+    }
+
+    /// Everything is to be given back, and the array to be clean.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+        self.sweep_at = None;
+    }
+
+    /// Nobody waits any more for it to be clean.
+    pub(super) fn closed(&mut self) {
+        self.closing = false;
+    }
+
+    /// Whether the array is clean, and nothing is on its way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.commit.is_none() && !self.dirty && self.wished == self.durable && !self.checkpoint
+    }
+
+    /// Events so far.
+    pub(super) fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Whether the members say that the array is being written to.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// What each device number is.
+    pub(super) fn roles(&self) -> &[u16] {
+        &self.roles
+    }
+
+    /// A node wants to write to a region.
+    pub(super) fn intend(&mut self, node: NodeId, region: u64) {
+        self.waiting.push((node, region));
+        self.stirred = true;
+        self.grant();
+    }
+
+    /// A node has nothing more to write to a region.
+    pub(super) fn relinquish(&mut self, at: u64) {
+        let region = &mut self.regions[at as usize];
+        region.holders -= 1;
+        self.held -= 1;
+        if region.holders == 0 && self.marks.is_some() {
+            self.idle.insert(at);
+        }
+        self.stirred = true;
+    }
+
+    /// Grants what the members say already.
+    fn grant(&mut self) {
+        if !self.dirty {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|&(node, at)| {
+            let region = &mut self.regions[at as usize];
+            if region.durable {
+                region.holders += 1;
+                self.held += 1;
+                self.idle.remove(&at);
+                self.granted.push((node, at));
+            }
+            !region.durable
+        });
+        self.waiting = waiting;
+    }
+
+    /// How often nodes are asked for what they do not need any more.
+    fn sweep_period(&self) -> Duration {
+        match &self.marks {
+            Some(marks) => Duration::from_secs(marks.header.daemon_sleep.max(1).into()),
+            None => SAFE_MODE,
+        }
+    }
+
+    /// Whether it is time for the nodes to give regions back; all that they can, if at once.
+    pub(super) fn sweep(&mut self, now: Instant) -> Option<bool> {
+        if self.held == 0 {
+            self.sweep_at = None;
+            return None;
+        }
+        let period = self.sweep_period();
+        match self.sweep_at {
+            Some(at) if at > now => None,
+            None if !self.closing => {
+                self.sweep_at = Some(now + period);
+                None
+            }
+            _ => {
+                let period = match self.closing {
+                    true => Duration::from_millis(10),
+                    false => period,
+                };
+                self.sweep_at = Some(now + period);
+                Some(self.closing)
+            }
+        }
+    }
+
+    /// When there is something to do without any event.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.sweep_at
+    }
+
+    /// Goes on with what is to be written, as far as it can without an answer.
+    pub(super) fn run(&mut self, view: &View, now: Instant) {
+        loop {
+            if let Some(mut commit) = self.commit.take() {
+                self.pump(&mut commit, view, now);
+                if !commit.is_done() {
+                    self.commit = Some(commit);
+                    return;
+                }
+                self.commit_done(&commit);
+            }
+            if !self.stirred && self.epoch == view.epoch {
+                return;
+            }
+            self.commit = self.next_commit(view);
+            if self.commit.is_none() {
+                self.stirred = false;
+                self.epoch = view.epoch;
+                return;
+            }
+        }
+    }
+
+    /// A request to a member is done. Returns what to report of the member, if it failed.
+    pub(super) fn request_done(&mut self, slot: usize, status: Status) -> Option<Status> {
+        if let Some(commit) = &mut self.commit {
+            commit.answered();
+        }
+        let is_member = self.members[slot].is_some();
+        (status != Status::Ok && is_member).then_some(status)
+    }
+
+    /// What a slot's superblock is to say now.
+    fn superblock(&self, slot: usize, view: &View, clean: bool, now: Instant) -> Superblock {
+        let mut block = self.members[slot].clone().expect("only of members");
+        let chunk = u64::from(self.geometry.chunk_bytes() / 512);
+        let (then, wall) = self.booted;
+        let passed = now.saturating_duration_since(then).as_secs();
+        block.updated = Time::from_seconds(wall.seconds() + passed);
+        block.events = self.events;
+        block.roles.clone_from(&self.roles);
+        block.resync_offset = match (clean, &view.unsynced) {
+            (false, _) => 0,
+            (true, Some(unsynced)) => unsynced.from * chunk,
+            (true, None) => IN_SYNC,
+        };
+        let rebuilding = view.degraded.as_ref().filter(|d| d.slot == slot);
+        block
+            .features
+            .set(Features::RECOVERY_OFFSET, rebuilding.is_some());
+        let guided = rebuilding.is_some_and(|d| d.stale.is_some());
+        block.features.set(Features::RECOVERY_BITMAP, guided);
+        block.recovery_offset = rebuilding.map_or(0, |d| d.rebuilt * chunk);
+        let bad = !self.bad_blocks[slot].is_empty();
+        block.features.set(Features::BAD_BLOCKS, bad);
+        block
+    }
+}
