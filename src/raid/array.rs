@@ -85,7 +85,7 @@ pub(super) struct Array {
     pub(super) options: ProcessOptions,
     pub(super) metadata: Option<Metadata>,
     /// The superblocks that must be on the members before the view can settle.
-    gate: u64,
+    pub(super) gate: u64,
     settled: u64,
     pub(super) status: StatusCell,
     /// Messages to nodes, this one included.
@@ -217,6 +217,24 @@ impl Array {
                     self.lose(slot, status);
                 }
             }
+            Message::Bad {
+                slot,
+                generation,
+                stripe,
+            } => {
+                if self.slots[slot].generation == generation {
+                    self.note_bad(slot, stripe);
+                }
+            }
+            Message::Good {
+                slot,
+                generation,
+                stripe,
+            } => {
+                if self.slots[slot].generation == generation {
+                    self.note_good(slot, stripe);
+                }
+            }
             Message::Attached { slot, error } => self.attached(from, slot, error, now),
             Message::Drained { slot } => {
                 self.slots[slot].open.remove(&from);
@@ -331,7 +349,9 @@ impl Array {
         if self.view.unsynced.is_some() {
             return Err(VolumeError::Doubtful);
         }
-        if !self.slots[d.slot].open.is_empty() {
+        // Until the loss has settled, rounds may wait for that; they would not know the new member
+        // from the old one.
+        if !self.slots[d.slot].open.is_empty() || self.settled != self.view.epoch {
             return Err(VolumeError::Changing);
         }
         let data_offset = metadata.map_or(0, |m| m.superblock.data_offset * 512);
@@ -414,9 +434,9 @@ impl Array {
             generation,
             open: (0..self.nodes).collect(),
         };
-        let data_offset = metadata
-            .as_ref()
-            .map_or(0, |m| m.superblock.data_offset * 512);
+        let superblock = metadata.as_ref().map(|m| &m.superblock);
+        let data_offset = superblock.map_or(0, |s| s.data_offset * 512);
+        let bad_block_log = superblock.is_some_and(|s| s.bad_block_log.size > 0);
         self.adding = Some(Adding {
             slot,
             waiting: (0..self.nodes).collect(),
@@ -431,6 +451,7 @@ impl Array {
                 generation,
                 bdev,
                 data_offset,
+                bad_block_log,
             };
             self.outbox.push_back((node, message));
         }
@@ -474,6 +495,7 @@ impl Array {
         }
         let mut view = self.next_view();
         view.degraded = Some(degraded);
+        view.bad = self.bad_ranges();
         self.publish(view);
         self.process = Some(Process::new(Work::Rebuild(slot), 0, now));
         self.show();

@@ -274,8 +274,13 @@ impl Shard {
                 }
                 PageOp::Write { .. } | PageOp::Zero { .. } => {
                     if status != Status::Ok {
-                        stripe.not_stored(usize::from(io.slot), &self.settled);
-                        self.out.failures.push((usize::from(io.slot), status));
+                        let slot = usize::from(io.slot);
+                        stripe.not_stored(slot, &self.settled);
+                        if status == Status::WriteFault && self.logs & (1 << slot) != 0 {
+                            self.out.bad.push((slot, stripe.number));
+                        } else {
+                            self.out.failures.push((slot, status));
+                        }
                     }
                 }
             }

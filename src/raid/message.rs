@@ -34,6 +34,25 @@ pub enum Message {
         /// What it answered.
         status: Status,
     },
+    /// A member can't store its part of a stripe, which is to be noted in its bad-block log. To
+    /// the array's node.
+    Bad {
+        /// The member's slot.
+        slot: usize,
+        /// Which member in that slot.
+        generation: u32,
+        /// The stripe.
+        stripe: u64,
+    },
+    /// A member holds again what it should of a stripe. To the array's node.
+    Good {
+        /// The member's slot.
+        slot: usize,
+        /// Which member in that slot.
+        generation: u32,
+        /// The stripe.
+        stripe: u64,
+    },
     /// Open this device as the member of a slot.
     Attach {
         /// The slot.
@@ -44,6 +63,8 @@ pub enum Message {
         bdev: Arc<dyn Bdev>,
         /// Where its data begins, in bytes.
         data_offset: u64,
+        /// Whether it has a bad-block log.
+        bad_block_log: bool,
     },
     /// The device is open (or why it is not). To the array's node.
     Attached {

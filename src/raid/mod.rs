@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod array;
+mod bad_blocks;
 mod batch;
 mod batch_io;
 mod batching;

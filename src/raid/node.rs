@@ -72,6 +72,8 @@ pub struct NodeConfig {
     pub data_offsets: Vec<u64>,
     /// The unit of write intent in rows, if the members have metadata.
     pub rows_per_region: Option<u64>,
+    /// Slots whose members have a bad-block log.
+    pub bad_block_logs: u64,
     /// What the members say of the array, if they do. Used on node 0.
     pub metadata: Option<MetadataConfig>,
 }
@@ -125,6 +127,7 @@ impl Node {
             write_caches,
             data_offsets,
             rows_per_region,
+            bad_block_logs,
             metadata,
         } = config;
         assert_eq!(members.len(), geometry.members());
@@ -161,6 +164,7 @@ impl Node {
                 batching,
                 crossing,
                 rows_per_region,
+                bad_block_logs,
             }),
             router: Router::new(id, geometry, block_bytes, view.clone(), write_caches),
             view,
@@ -255,6 +259,7 @@ impl Node {
                 generation,
                 bdev,
                 data_offset,
+                bad_block_log,
             } => {
                 assert_eq!(
                     self.slots[slot].in_flight, 0,
@@ -265,12 +270,15 @@ impl Node {
                     data_start: data_offset / u64::from(self.block_bytes),
                     ..Slot::default()
                 };
+                self.shard.set_bad_block_log(slot, bad_block_log);
                 self.router.set_write_cache(slot, bdev.info().write_cache);
                 self.effects.push(Effect::Open(slot, bdev));
             }
             to_array @ (Message::Confirm(_)
             | Message::Failed { .. }
             | Message::Attached { .. }
+            | Message::Bad { .. }
+            | Message::Good { .. }
             | Message::Drained { .. }
             | Message::Intend(_)
             | Message::Relinquish(_)
@@ -419,6 +427,20 @@ impl Node {
 
     /// Hands a request for its data to a member.
     fn ask_member(&mut self, slot: usize, request: Request) {
+        if request.op == Op::Read && self.view.bad.is_some() {
+            let block = u64::from(self.block_bytes);
+            let start = request.lba * block;
+            let end = start + u64::from(request.blocks) * block;
+            if self.view.is_bad(slot, start, end) {
+                self.slots[slot].in_flight += 1;
+                let completion = Completion {
+                    token: request.token,
+                    status: Status::MediumError,
+                    data: request.data,
+                };
+                return self.member_done(slot, completion);
+            }
+        }
         let lba = match request.op {
             Op::Flush => 0,
             _ => request.lba + self.slots[slot].data_start,
@@ -458,6 +480,24 @@ impl Node {
         for (slot, status) in out.failures.drain(..) {
             self.report(slot, status);
         }
+        for (slot, stripe) in out.bad.drain(..) {
+            let generation = self.slots[slot].generation;
+            let message = Message::Bad {
+                slot,
+                generation,
+                stripe,
+            };
+            self.send(0, message);
+        }
+        for (slot, stripe) in out.good.drain(..) {
+            let generation = self.slots[slot].generation;
+            let message = Message::Good {
+                slot,
+                generation,
+                stripe,
+            };
+            self.send(0, message);
+        }
         for region in out.intents.drain(..) {
             self.send(0, Message::Intend(region));
         }
@@ -491,6 +531,8 @@ impl Outcome {
         emptied.failures.append(&mut self.failures);
         emptied.homes.append(&mut self.homes);
         emptied.intents.append(&mut self.intents);
+        emptied.bad.append(&mut self.bad);
+        emptied.good.append(&mut self.good);
         emptied.worked = emptied.worked.or(self.worked.take());
         *self = emptied;
     }

@@ -204,6 +204,14 @@ impl Array {
         }
     }
 
+    /// The window under way was granted again, under another view.
+    pub(super) fn reopen_window(&mut self) {
+        let nodes = self.nodes;
+        if let Some(process) = self.process.as_mut().filter(|_| self.view.window.is_some()) {
+            process.waiting = (0..nodes).collect();
+        }
+    }
+
     /// A process has come to the end of the array.
     fn finish_process(&mut self) {
         let Some(process) = self.process.take() else {

@@ -491,7 +491,19 @@ impl Shard {
     pub(super) fn settle(&mut self, at: u32) {
         let stripe = &mut self.cache[at];
         let row = stripe.row;
-        let known = roles(stripe.unwritten).all(|slot| !self.settled.writable(slot, row));
+        let start = self.geometry.member_offset(stripe.number);
+        let end = start + u64::from(self.geometry.stripe_bytes());
+        let settled = &self.settled;
+        let known = roles(stripe.unwritten)
+            .all(|slot| !settled.writable(slot, row) || settled.is_bad(slot, start, end));
+        let is_lost = |slot| !settled.writable(slot, row) || settled.is_bad(slot, start, end);
+        if known
+            && stripe.unwritten != 0
+            && (0..self.geometry.members()).filter(|&s| is_lost(s)).count() > 1
+        {
+            // What it stored can't be told any more from what the members hold.
+            return self.fail_round(at, Status::WriteFault);
+        }
         if known {
             self.finish(at);
         } else {
@@ -508,6 +520,16 @@ impl Shard {
             .filter(|&k| stripe.unwritten & (1 << self.geometry.member(stripe.row, k)) == 0)
             .count();
         self.counters.corrected_reads += healed as u64;
+        if self.view.bad.is_some() {
+            let (number, row, unwritten) = (stripe.number, stripe.row, stripe.unwritten);
+            for role in roles(stripe.dirty | stripe.heal) {
+                let slot = self.geometry.member(row, role);
+                if unwritten & (1 << slot) == 0 && self.is_bad(slot, number) {
+                    self.out.good.push((slot, number));
+                }
+            }
+        }
+        let stripe = &mut self.cache[at];
         for role in roles(stripe.dirty) {
             let fresh = stripe.fresh[role].take().expect("dirty means fresh");
             let old = stripe.pages[role].take();

@@ -39,6 +39,9 @@ pub(super) struct Outcome {
     pub failures: Vec<(usize, Status)>,
     /// Runs of other shards that were written here, with their owners.
     pub homes: Vec<(NodeId, Home)>,
+    /// Stripes that members can't store, and those that they hold again.
+    pub bad: Vec<(usize, u64)>,
+    pub good: Vec<(usize, u64)>,
     /// Regions that it wants to write to.
     pub intents: Vec<u64>,
     /// The window of this epoch is done.
@@ -99,6 +102,8 @@ pub(super) struct Shard {
     pub(super) page_ios: Vec<PageIo>,
     pub(super) ios: Slab<MemberIo>,
     pub(super) lists: Lists,
+    /// Slots whose members have a bad-block log.
+    pub(super) logs: u64,
     /// Where it may write, if the members are told of that.
     pub(super) intents: Option<Intents>,
     pub(super) window: Option<Progress>,
@@ -125,6 +130,8 @@ pub(super) struct ShardConfig {
     pub crossing: Arc<Crossing>,
     /// The unit of write intent, if the members are told of it.
     pub rows_per_region: Option<u64>,
+    /// Slots whose members have a bad-block log.
+    pub bad_block_logs: u64,
 }
 
 /// Most pages of one member request.
@@ -146,6 +153,7 @@ impl Shard {
             batching,
             crossing,
             rows_per_region,
+            bad_block_logs,
         } = config;
         let merge = match batching.scope {
             BatchScope::Off => 1,
@@ -186,6 +194,7 @@ impl Shard {
             page_ios: Vec::with_capacity(1024),
             ios: Slab::with_capacity(1024),
             lists: Lists::default(),
+            logs: bad_block_logs,
             intents: rows_per_region.map(Intents::new),
             window: None,
             busy: false,
@@ -380,6 +389,12 @@ impl Shard {
         }
     }
 
+    /// Whether the member that comes into a slot has a bad-block log.
+    pub(super) fn set_bad_block_log(&mut self, slot: usize, present: bool) {
+        self.logs &= !(1 << slot);
+        self.logs |= u64::from(present) << slot;
+    }
+
     /// Every node has adopted `view`: whatever waited for that goes on.
     pub(super) fn settled(&mut self, view: &Arc<View>) {
         self.settled = view.clone();
@@ -453,6 +468,7 @@ impl Shard {
             && self.jobs.is_empty()
             && self.ios.is_empty()
             && self.batches.is_empty()
+            && self.window.is_none()
     }
 }
 

@@ -22,7 +22,7 @@ use super::status::{State, Status, StatusCell};
 use super::view::{View, Work};
 use crate::bdev::{self, Bdev, Info, OpenError};
 use crate::lock;
-use crate::md::Time;
+use crate::md::{Superblock, Time};
 use crate::memory::{Arena, Pool};
 use crate::reactor::{self, Mailbox, MailboxSender, Port, Waker};
 
@@ -186,7 +186,10 @@ impl Volume {
             deallocates: infos().all(|i| i.deallocates),
         });
         let (view, stored) = match assembled {
-            Some(Assembled { stored, view, .. }) => (view, Some(stored)),
+            Some(Assembled { stored, view, .. }) => {
+                let bad = stored.bad_ranges();
+                (View { bad, ..view }, Some(stored))
+            }
             None => (View::first(members.iter().position(Option::is_none)), None),
         };
         let view = Arc::new(view);
@@ -201,6 +204,10 @@ impl Volume {
             }
             None => vec![0; members.len()],
         };
+        let log = |s: &Option<Superblock>| s.as_ref().is_some_and(|s| s.bad_block_log.size > 0);
+        let superblocks = stored.iter().flat_map(|s| s.superblocks.iter().enumerate());
+        let bad_block_logs =
+            superblocks.fold(0, |mask, (slot, s)| mask | u64::from(log(s)) << slot);
         let rows_per_region = stored.as_ref().map(|s| s.rows_per_region(&geometry));
         let metadata = stored.map(|stored| -> Result<_, VolumeError> {
             let pool = Pool::new(arena, 4096, METADATA_PAGES);
@@ -242,6 +249,7 @@ impl Volume {
                     write_caches: caches,
                     data_offsets: data_offsets.clone(),
                     rows_per_region,
+                    bad_block_logs,
                     metadata: metadata.take(),
                 },
                 status.clone(),

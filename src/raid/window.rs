@@ -112,8 +112,21 @@ impl Shard {
             return;
         }
         window.in_flight -= 1;
-        if status != Status::Ok {
-            window.found.unreadable.get_or_insert(number);
+        if status == Status::Ok {
+            return;
+        }
+        // What can't be told is noted as bad where it would be kept, and the work goes on.
+        let row = self.geometry.row_of(number);
+        let keeps = match window.work {
+            Work::Rebuild(slot) => Some(slot),
+            Work::Resync => Some(self.geometry.parity_member(row)),
+            Work::Check | Work::Repair => None,
+        };
+        match keeps.filter(|slot| self.logs & (1 << slot) != 0) {
+            Some(slot) if self.view.online => self.out.bad.push((slot, number)),
+            _ => {
+                window.found.unreadable.get_or_insert(number);
+            }
         }
     }
 
@@ -128,6 +141,6 @@ impl Shard {
 impl Work {
     /// Whether it is in vain once a stripe could not be worked on.
     fn needs_all(self) -> bool {
-        matches!(self, Work::Rebuild(_))
+        matches!(self, Work::Rebuild(_) | Work::Resync)
     }
 }

@@ -127,6 +127,7 @@ impl Rig {
                 write_caches: 0,
                 data_offsets: vec![0; MEMBERS],
                 rows_per_region: None,
+                bad_block_logs: 0,
                 metadata: None,
             })
         };
@@ -349,7 +350,7 @@ impl Rig {
         let page = row as usize * PAGE..(row as usize + 1) * PAGE;
         std::array::from_fn(|slot| {
             let disk = self.open[0][slot].expect("no member is missing");
-            uniform(&self.disks[disk].bytes()[page.clone()])
+            uniform(&self.disks[disk].bytes[page.clone()])
         })
     }
 

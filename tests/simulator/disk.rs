@@ -7,7 +7,8 @@ use stripewise::bdev::{Completion, Data, Op, Request, Status};
 
 #[derive(Debug)]
 pub struct Disk {
-    bytes: Vec<u8>,
+    /// What it holds.
+    pub bytes: Vec<u8>,
     block: u32,
     /// Blocks that can't be read until they are written.
     pub latent: BTreeSet<u64>,
@@ -42,10 +43,6 @@ impl Disk {
             forced: vec![0; blocks],
             kept: vec![0; blocks],
         }
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
     }
 
     /// Serves a request, the whole of it at this moment.

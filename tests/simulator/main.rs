@@ -8,6 +8,7 @@
 
 mod disk;
 mod host;
+mod metadata;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -76,6 +77,11 @@ fn a_member_is_removed_and_added_back_under_load() {
 #[test]
 fn long_writes_that_fail_are_done_in_pieces() {
     run_all(Faults::Flaky, 0..60);
+}
+
+#[test]
+fn parity_that_does_not_match_is_made_anew_under_load() {
+    run_all(Faults::Parity, 0..60);
 }
 
 #[test]

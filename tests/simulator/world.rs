@@ -9,11 +9,12 @@ use stripewise::bdev::{self, Bdev, Completion, Data, Info, Op, OpenError, Reques
 use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
 use stripewise::raid::{
     BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, Message, Node,
-    NodeConfig, ProcessOptions, View, VolumeError,
+    NodeConfig, ProcessOptions, Unsynced, View, VolumeError, Work,
 };
 
 use crate::disk::Disk;
 use crate::host::Model;
+use crate::metadata;
 
 /// What goes wrong in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +31,19 @@ pub enum Faults {
     Chaos,
     /// Long writes that fail and can be done in pieces.
     Flaky,
+    /// Parity that does not match, being resynced or repaired.
+    Parity,
 }
 
 impl Faults {
-    pub const ALL: [Faults; 6] = [
+    pub const ALL: [Faults; 7] = [
         Faults::None,
         Faults::Latent,
         Faults::Loss,
         Faults::Removal,
         Faults::Chaos,
         Faults::Flaky,
+        Faults::Parity,
     ];
 }
 
@@ -131,6 +135,12 @@ pub struct World {
     lost: u32,
     spare_wanted: bool,
     failures: u64,
+    /// The members say what the array is, and have a bitmap.
+    metadata: Option<bool>,
+    /// Where the data of the disks begins.
+    data: u64,
+    /// A member that was removed and may come back.
+    removed: Option<(usize, usize)>,
 }
 
 impl World {
@@ -149,7 +159,25 @@ impl World {
             .expect("the shape is in range")
             .with_shards(node_count, run);
         let names: Vec<_> = (0..members).map(|m| Some(format!("disk{m}"))).collect();
-        let view = Arc::new(View::first(None));
+        let metadata = match random.below(4) {
+            0 | 1 => None,
+            2 => Some(None),
+            _ => Some(Some(4096u32 << random.below(6))),
+        };
+        let stored = metadata.map(|bitmap| metadata::stored(&geometry, bitmap));
+        let data = metadata.map_or(0, |_| metadata::DATA);
+        let unsynced = (faults == Faults::Parity && random.one_in(2)).then(|| Unsynced {
+            from: 0,
+            regions: None,
+            fresh: random.one_in(2),
+        });
+        let repair = faults == Faults::Parity && unsynced.is_none();
+        let view = Arc::new(View {
+            unsynced,
+            ..View::first(None)
+        });
+        let rows_per_region = stored.as_ref().map(|s| s.rows_per_region(&geometry));
+        let mut config = stored.map(metadata::config);
         let write_caches = random.next() & ((1 << members) - 1);
         let batching = Batching {
             scope: random.pick(&[
@@ -192,9 +220,10 @@ impl World {
                     crossing: crossing.clone(),
                     members: names.clone(),
                     write_caches,
-                    data_offsets: vec![0; members],
-                    rows_per_region: None,
-                    metadata: None,
+                    data_offsets: vec![data; members],
+                    rows_per_region,
+                    bad_block_logs: metadata.map_or(0, |_| (1 << members) - 1),
+                    metadata: config.take(),
                 })
             })
             .collect();
@@ -207,7 +236,10 @@ impl World {
             nodes,
             open: vec![(0..members).map(Some).collect(); node_count],
             disks: (0..members)
-                .map(|_| Disk::new(member_bytes / u64::from(block) * u64::from(block), block, 0))
+                .map(|_| {
+                    let bytes = member_bytes / u64::from(block) * u64::from(block);
+                    Disk::new(data + bytes, block, 0)
+                })
                 .collect(),
             on_disk: Vec::new(),
             served: 0,
@@ -225,8 +257,14 @@ impl World {
             lost: 0,
             spare_wanted: false,
             failures: 0,
+            metadata: metadata.map(|bitmap| bitmap.is_some()),
+            data,
+            removed: None,
             random,
         };
+        if faults == Faults::Parity {
+            world.spoil_parity();
+        }
         let chunk = u64::from(chunk);
         let pace = ProcessOptions {
             window_bytes: chunk * (1 + world.random.below(4)),
@@ -234,6 +272,11 @@ impl World {
             ..ProcessOptions::default()
         };
         world.nodes[0].control(Control::Pace(pace));
+        if repair {
+            let (sender, answer) = mpsc::channel();
+            world.nodes[0].control(Control::Start(Work::Repair, sender));
+            world.answers.push(answer);
+        }
         world
     }
 
@@ -246,6 +289,7 @@ impl World {
         self.quiesce();
         self.read_all();
         self.check_disks();
+        self.close();
         let may_fail = self.faults == Faults::Chaos;
         assert!(
             may_fail || self.failures == 0,
@@ -269,11 +313,42 @@ impl World {
             8..=11 => self.deliver_one(),
             12..=14 => {
                 let node = self.random.below(self.nodes.len() as u64) as usize;
-                self.now += Duration::from_micros(self.random.below(500));
+                let jump = match self.random.one_in(100) {
+                    true => 1_100_000,
+                    false => 500,
+                };
+                self.now += Duration::from_micros(self.random.below(jump));
                 self.nodes[node].run(self.now);
                 self.carry_out(node);
             }
             _ => self.something_breaks(step, steps),
+        }
+    }
+
+    /// Makes the parity of some rows wrong.
+    fn spoil_parity(&mut self) {
+        let chunk = u64::from(self.geometry.chunk_bytes());
+        for row in 0..self.geometry.rows() {
+            if self.random.one_in(2) {
+                let at = self.data + row * chunk + self.random.below(chunk);
+                self.disks[self.geometry.parity_member(row)].bytes[at as usize] ^= 0x40;
+            }
+        }
+    }
+
+    /// Has the array closed, and looks at what its members say then.
+    fn close(&mut self) {
+        let (sender, answer) = mpsc::channel();
+        self.nodes[0].control(Control::Close(sender));
+        self.answers.push(answer);
+        self.quiesce();
+        let view = self.nodes[0].view();
+        if let (Some(bitmap), true) = (self.metadata, view.online) {
+            let slots: Vec<_> = self.open[0]
+                .iter()
+                .map(|d| d.map(|d| &self.disks[d]))
+                .collect();
+            metadata::check(&self.geometry, view, &slots, bitmap);
         }
     }
 
@@ -282,13 +357,19 @@ impl World {
         let chaos = self.faults == Faults::Chaos;
         if matches!(self.faults, Faults::Latent | Faults::Chaos) && self.random.one_in(2) {
             let block = u64::from(self.block);
-            let lba = self.random.below(self.geometry.member_bytes() / block);
+            let lba = self.data / block + self.random.below(self.geometry.member_bytes() / block);
             // One member for all rows, unless anything goes.
             let disk = match chaos {
                 true => self.random.below(self.disks.len() as u64) as usize,
                 false => 0,
             };
             self.disks[disk].latent.insert(lba);
+            if self.metadata.is_some() && self.random.one_in(4) {
+                // It can't be written again at once either, and is noted as bad.
+                self.disks[disk]
+                    .bad_pages
+                    .insert(lba, 1 + self.random.below(3) as u32);
+            }
         }
         if self.faults == Faults::Flaky {
             let disk = self.random.below(members) as usize;
@@ -308,6 +389,7 @@ impl World {
                 _ => self.random.one_in(2),
             };
             if by_command {
+                self.removed = self.open[0][slot].map(|disk| (slot, disk));
                 let (sender, answer) = mpsc::channel();
                 self.answers.push(answer);
                 self.nodes[0].control(Control::Remove {
@@ -329,8 +411,10 @@ impl World {
     /// A disk full of old bytes joins the array. Refused while its slot is still in use: it is
     /// tried again later.
     fn add_spare(&mut self) {
-        let name = format!("disk{}", self.disks.len());
-        let bytes = self.geometry.member_bytes();
+        let comes_back = self.comes_back();
+        let number = comes_back.unwrap_or(self.disks.len());
+        let name = format!("disk{number}");
+        let bytes = self.data + self.geometry.member_bytes();
         let info = Info {
             name,
             product: "simulated",
@@ -343,14 +427,21 @@ impl World {
             write_cache: self.random.one_in(2),
             deallocates: true,
         };
-        self.disks.push(Disk::new(bytes, self.block, 0xa5));
+        if comes_back.is_none() {
+            self.disks.push(Disk::new(bytes, self.block, 0xa5));
+        }
+        let metadata = self.metadata.map(|bitmap| {
+            let returns = comes_back.is_some();
+            metadata::new_member(&self.geometry, bitmap, number as u32, returns)
+        });
         let (sender, answer) = mpsc::channel();
         self.nodes[0].control(Control::Add {
             bdev: Arc::new(SimBdev { info }),
-            metadata: None,
+            metadata: metadata.map(Box::new),
             answer: sender,
         });
         match answer.try_recv() {
+            Ok(Err(_)) if comes_back.is_some() => {}
             Ok(Err(_)) => drop(self.disks.pop()),
             Ok(Ok(())) => unreachable!("no node has opened it yet"),
             Err(_) => {
@@ -358,6 +449,15 @@ impl World {
                 self.answers.push(answer);
             }
         }
+    }
+
+    /// The disk that was removed from the slot which is free now, if it can come back with no more
+    /// than what it has missed.
+    fn comes_back(&mut self) -> Option<usize> {
+        let lost = self.nodes[0].view().lost()?;
+        let (slot, disk) = self.removed.filter(|_| self.metadata == Some(true))?;
+        let fits = slot == lost && !self.disks[disk].gone && self.random.one_in(2);
+        fits.then_some(disk)
     }
 
     fn send_request(&mut self) {
@@ -644,7 +744,7 @@ impl World {
         let failed = !matches!(status, Status::Ok | Status::Miscompare);
         if failed {
             self.failures += 1;
-            let fair = [Status::MediumError, Status::Offline];
+            let fair = [Status::MediumError, Status::Offline, Status::WriteFault];
             assert!(fair.contains(&status), "{op:?} ended with {status}");
         }
         match op {
@@ -691,8 +791,21 @@ impl World {
         for lba in lba..lba + u64::from(blocks) {
             let place = self.geometry.place(lba * block);
             let chunk = u64::from(self.geometry.chunk_bytes());
-            let at = (place.row * chunk + u64::from(place.within)) / block;
-            let disk = &self.disks[self.geometry.member(place.row, place.role)];
+            let at = (self.data + place.row * chunk + u64::from(place.within)) / block;
+            let slot = self.geometry.member(place.row, place.role);
+            let (stripe, _) = self.geometry.stripe_of(place);
+            let start = self.data + self.geometry.member_offset(stripe);
+            let end = start + u64::from(self.geometry.stripe_bytes());
+            let disk = &self.disks[slot];
+            // What can't be stored is noted as bad instead.
+            if disk
+                .bad_pages
+                .range(start / block..end / block)
+                .next()
+                .is_some()
+            {
+                continue;
+            }
             let forced = disk.forced[at as usize] > since;
             assert!(
                 forced || !op.is_fua(),
@@ -729,6 +842,13 @@ impl World {
             }
             let quiet = self.on_disk.is_empty() && self.mail.values().all(VecDeque::is_empty);
             let rebuilding = self.nodes[0].deadline().is_some();
+            if quiet && self.nodes.iter().all(Node::is_idle) {
+                self.now = self
+                    .nodes
+                    .iter()
+                    .filter_map(Node::deadline)
+                    .fold(self.now, Instant::max);
+            }
             if quiet && !rebuilding && self.nodes.iter().all(Node::is_idle) {
                 let mut ran = false;
                 for node in 0..self.nodes.len() {
@@ -739,15 +859,17 @@ impl World {
                 let waiting = self.spare_wanted
                     && self.nodes[0].view().online
                     && self.nodes[0].view().degraded.is_some();
-                if !ran && self.on_disk.is_empty() && !waiting {
+                let silent = self.mail.values().all(VecDeque::is_empty);
+                if !ran && silent && self.on_disk.is_empty() && !waiting {
                     break;
                 }
             }
             assert!(
                 round < 20_000,
-                "it hangs: {} requests, {} on disk",
+                "it hangs: {} requests, {} on disk, {:#?}",
                 self.sent.len(),
-                self.on_disk.len()
+                self.on_disk.len(),
+                self.nodes[0].view()
             );
         }
         assert!(
@@ -785,12 +907,13 @@ impl World {
     /// parity that adds up.
     fn check_disks(&mut self) {
         let view = self.nodes[0].view().clone();
-        if !view.online || view.degraded.is_some() {
+        if !view.online || view.degraded.is_some() || view.bad.is_some() {
             return;
         }
+        assert_eq!(view.unsynced, None, "the resync has come to its end");
         let disks: Vec<&[u8]> = self.open[0]
             .iter()
-            .map(|d| self.disks[d.expect("healthy")].bytes())
+            .map(|d| &self.disks[d.expect("healthy")].bytes[self.data as usize..])
             .collect();
         let chunk = self.geometry.chunk_bytes() as usize;
         for row in 0..self.geometry.rows() {
