@@ -11,6 +11,8 @@
 //! |---|---|
 //! | [`superblock`], [`features`], [`support`] | one member's superblock, and whether we can run what it describes |
 //! | [`bitmap`], [`bitmap_header`] | the write-intent bitmap |
+//! | [`bad_blocks`] | what is lost on one member |
+//! | [`ppl`] | the partial parity log |
 #![forbid(unsafe_code)]
 
 pub mod bad_blocks;
@@ -18,6 +20,7 @@ pub mod bitmap;
 pub mod bitmap_header;
 pub mod features;
 pub mod name;
+pub mod ppl;
 pub mod superblock;
 pub mod support;
 #[cfg(test)]
@@ -29,6 +32,7 @@ pub use bitmap::Bitmap;
 pub use bitmap_header::{BitmapError, BitmapHeader, Freshness};
 pub use features::Features;
 pub use name::SetName;
+pub use ppl::{PplArea, PplEntry, PplError, PplHeader};
 pub use superblock::{BadBlockLog, Minor, Policy, Reshape, Role, Superblock, SuperblockError};
 pub use support::Unsupported;
 pub use time::Time;

@@ -1,6 +1,8 @@
 //! Checks of the format against hand-made bytes and against independent models.
 
+mod bad_blocks;
 mod bitmap;
+mod ppl;
 mod superblock;
 
 use uuid::Uuid;
