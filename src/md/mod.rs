@@ -13,13 +13,18 @@
 //! | [`bitmap`], [`bitmap_header`] | the write-intent bitmap |
 //! | [`bad_blocks`] | what is lost on one member |
 //! | [`ppl`] | the partial parity log |
+//! | [`placement`] | where everything lies on a device |
+//! | [`disk`], [`member`] | reading and writing all of it |
 #![forbid(unsafe_code)]
 
 pub mod bad_blocks;
 pub mod bitmap;
 pub mod bitmap_header;
+pub mod disk;
 pub mod features;
+pub mod member;
 pub mod name;
+pub mod placement;
 pub mod ppl;
 pub mod superblock;
 pub mod support;
@@ -30,8 +35,11 @@ pub mod time;
 pub use bad_blocks::{BadBlocks, BadBlocksError};
 pub use bitmap::Bitmap;
 pub use bitmap_header::{BitmapError, BitmapHeader, Freshness};
+pub use disk::{Disk, DiskError, FileDisk};
 pub use features::Features;
+pub use member::{AreaError, Member, MemberError, StoredBitmap};
 pub use name::SetName;
+pub use placement::{Placement, PlacementError};
 pub use ppl::{PplArea, PplEntry, PplError, PplHeader};
 pub use superblock::{BadBlockLog, Minor, Policy, Reshape, Role, Superblock, SuperblockError};
 pub use support::Unsupported;

@@ -210,7 +210,8 @@ impl Role {
 /// bytes, except for the place of a bitmap or log where there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
-    /// `feature_map`. Bits 1, 1024 and 2048 are written as [`policy`](Self::policy) says.
+    /// `feature_map` without bits 1, 1024 and 2048: [`policy`](Self::policy) stands for those. All of them
+    /// are in [`feature_map`](Self::feature_map).
     pub features: Features,
     /// `set_uuid`: identity of the array.
     pub set_uuid: Uuid,
@@ -423,9 +424,10 @@ impl Superblock {
         if raw.pad0.get() != 0 || raw.pad3 != [0; 28] {
             return Err(SuperblockError::Padding);
         }
+        let features = Features(raw.feature_map.get());
         let roles = roles.chunks_exact(2);
         let superblock = Self {
-            features: Features(raw.feature_map.get()),
+            features: features.without(Policy::FEATURES),
             set_uuid: Uuid::from_bytes(raw.set_uuid),
             set_name: SetName::from_bytes(raw.set_name),
             created: Time(raw.ctime.get()),
@@ -434,7 +436,7 @@ impl Superblock {
             size: raw.size.get(),
             chunk: raw.chunksize.get(),
             raid_disks: raw.raid_disks.get(),
-            policy: Policy::from_field(Features(raw.feature_map.get()), raw.bitmap_or_ppl)?,
+            policy: Policy::from_field(features, raw.bitmap_or_ppl)?,
             reshape: Reshape {
                 level: raw.new_level.get().cast_signed(),
                 position: raw.reshape_position.get(),

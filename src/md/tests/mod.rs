@@ -2,16 +2,19 @@
 
 mod bad_blocks;
 mod bitmap;
+mod member;
+mod placement;
 mod ppl;
 mod superblock;
 
 use uuid::Uuid;
 
+use super::disk::{Disk, DiskError};
 use super::superblock::IN_SYNC;
 use super::{Features, Policy, Reshape, SetName, Superblock, Time};
 
 /// The superblock of the second of three members, as mdadm makes one on a large device.
-pub fn sample() -> Superblock {
+fn sample() -> Superblock {
     Superblock {
         features: Features(0),
         set_uuid: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
@@ -42,5 +45,60 @@ pub fn sample() -> Superblock {
         resync_offset: IN_SYNC,
         logical_block_size: 0,
         roles: [0, 1, 2, 0xffff].into_iter().chain([0xffff; 124]).collect(),
+    }
+}
+
+/// Memory as a device with blocks of 4 KiB, which refuses what is not whole blocks, and reads of chosen
+/// blocks.
+struct Blocks {
+    bytes: Vec<u8>,
+    broken: Vec<u64>,
+}
+
+impl Blocks {
+    const SIZE: u64 = 4096;
+
+    fn new(sectors: u64) -> Self {
+        Self {
+            bytes: vec![0; (sectors * 512) as usize],
+            broken: Vec::new(),
+        }
+    }
+
+    fn aligned(offset: u64, len: usize) {
+        assert_eq!(offset % Self::SIZE, 0, "whole blocks");
+        assert_eq!(len as u64 % Self::SIZE, 0, "whole blocks");
+    }
+}
+
+impl Disk for Blocks {
+    fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn block_size(&self) -> u32 {
+        Self::SIZE as u32
+    }
+
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        Self::aligned(offset, into.len());
+        let blocks = offset / Self::SIZE..(offset + into.len() as u64) / Self::SIZE;
+        if self.broken.iter().any(|block| blocks.contains(block)) {
+            return Err(DiskError::Failed {
+                doing: "reading",
+                offset,
+                reason: "broken on purpose".into(),
+            });
+        }
+        self.bytes.read(offset, into)
+    }
+
+    fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), DiskError> {
+        Self::aligned(offset, from.len());
+        self.bytes.write(offset, from)
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        Ok(())
     }
 }
