@@ -42,6 +42,17 @@ pub enum Control {
         /// Where the answer goes.
         answer: Answer,
     },
+    /// Make this device the mirror of a member, and put it in its place once it is.
+    Replace {
+        /// The member's name.
+        member: String,
+        /// The device.
+        bdev: Arc<dyn Bdev>,
+        /// What is to be written to it, if the members have metadata.
+        metadata: Option<Box<NewMember>>,
+        /// Where the answer goes.
+        answer: Answer,
+    },
     /// Rebuild, resync and check at this pace from now on.
     Pace(ProcessOptions),
     /// Begin a check or a repair.
@@ -73,6 +84,7 @@ pub(super) struct Array {
     pub(super) view: Arc<View>,
     /// Nodes that have not confirmed the view.
     pub(super) unconfirmed: BTreeSet<NodeId>,
+    /// The slots, and behind them the place of a member that is to replace another.
     pub(super) slots: Vec<Slot>,
     pub(super) process: Option<Process>,
     /// Processes that have to be done wait until they are resumed.
@@ -81,6 +93,8 @@ pub(super) struct Array {
     removing: Option<(u64, Answer)>,
     /// An addition that not every node has opened.
     adding: Option<Adding>,
+    /// The superblocks that say that a member has been replaced are on their way.
+    pub(super) promoting: Option<u64>,
     closing: Vec<Answer>,
     pub(super) options: ProcessOptions,
     pub(super) metadata: Option<Metadata>,
@@ -103,6 +117,8 @@ pub(super) struct Slot {
 #[derive(Debug)]
 struct Adding {
     slot: usize,
+    /// The slot of the member that it is to replace.
+    replaces: Option<usize>,
     waiting: BTreeSet<NodeId>,
     error: Option<String>,
     metadata: Option<Box<NewMember>>,
@@ -136,6 +152,7 @@ impl Array {
         } = config;
         let slots = members
             .iter()
+            .chain([&None])
             .map(|name| Slot {
                 name: name.clone(),
                 generation: 0,
@@ -143,6 +160,7 @@ impl Array {
             })
             .collect();
         let metadata = metadata.map(|m| Metadata::new(m, geometry, block_bytes));
+        let view_epoch = view.epoch;
         let mut array = Self {
             geometry,
             nodes,
@@ -153,11 +171,13 @@ impl Array {
             paused: false,
             removing: None,
             adding: None,
+            promoting: None,
             closing: Vec::new(),
             options: ProcessOptions::default(),
             metadata,
             gate: 0,
-            settled: 0,
+            // All nodes begin with it.
+            settled: view_epoch,
             status,
             outbox: VecDeque::new(),
         };
@@ -188,12 +208,17 @@ impl Array {
         for (node, region) in metadata.granted.drain(..) {
             self.outbox.push_back((node, Message::Granted(region)));
         }
+        let durable = metadata.durable();
+        if self.promoting.is_some_and(|gate| gate <= durable) {
+            self.promote();
+        }
         self.settle();
         self.end_closing();
     }
 
     /// A write to a member's metadata is done.
-    pub(super) fn metadata_done(&mut self, slot: usize, status: bdev::Status) {
+    pub(super) fn metadata_done(&mut self, bay: usize, status: bdev::Status) {
+        let slot = self.view.slot_in(bay);
         let metadata = self.metadata.as_mut().expect("it has asked");
         if let Some(why) = metadata.request_done(slot, status) {
             self.lose(slot, why);
@@ -209,34 +234,40 @@ impl Array {
                 }
             }
             Message::Failed {
-                slot,
+                bay,
                 generation,
                 status,
             } => {
+                let slot = self.view.slot_in(bay);
                 if self.slots[slot].generation == generation {
                     self.lose(slot, status);
                 }
             }
             Message::Bad {
-                slot,
+                bay,
                 generation,
                 stripe,
             } => {
+                let slot = self.view.slot_in(bay);
                 if self.slots[slot].generation == generation {
                     self.note_bad(slot, stripe);
                 }
             }
             Message::Good {
-                slot,
+                bay,
                 generation,
                 stripe,
             } => {
+                let slot = self.view.slot_in(bay);
                 if self.slots[slot].generation == generation {
                     self.note_good(slot, stripe);
                 }
             }
-            Message::Attached { slot, error } => self.attached(from, slot, error, now),
-            Message::Drained { slot } => {
+            Message::Attached { bay, error } => {
+                self.attached(from, self.view.slot_in(bay), error, now);
+            }
+            Message::Drained { bay } => {
+                let slot = self.view.slot_in(bay);
                 self.slots[slot].open.remove(&from);
             }
             Message::Worked { epoch, found } => self.worked(from, epoch, found, now),
@@ -274,7 +305,19 @@ impl Array {
                 metadata,
                 answer,
             } => match self.may_add(&*bdev, metadata.as_deref()) {
-                Ok(slot) => self.attach(slot, bdev, metadata, answer),
+                Ok(slot) => self.attach(slot, None, bdev, metadata, answer),
+                Err(error) => reply(&answer, Err(error)),
+            },
+            Control::Replace {
+                member,
+                bdev,
+                metadata,
+                answer,
+            } => match self.may_replace(&member, &*bdev, metadata.as_deref()) {
+                Ok(slot) => {
+                    let place = self.geometry.members();
+                    self.attach(place, Some(slot), bdev, metadata, answer);
+                }
                 Err(error) => reply(&answer, Err(error)),
             },
             Control::Pace(options) => self.options = options,
@@ -354,6 +397,15 @@ impl Array {
         if !self.slots[d.slot].open.is_empty() || self.settled != self.view.epoch {
             return Err(VolumeError::Changing);
         }
+        self.check_size(bdev, metadata)?;
+        Ok(d.slot)
+    }
+
+    pub(super) fn check_size(
+        &self,
+        bdev: &dyn Bdev,
+        metadata: Option<&NewMember>,
+    ) -> Result<(), VolumeError> {
         let data_offset = metadata.map_or(0, |m| m.superblock.data_offset * 512);
         let bytes = bdev.info().bytes();
         let needed = data_offset + self.geometry.member_bytes();
@@ -364,7 +416,16 @@ impl Array {
                 needed,
             });
         }
-        Ok(d.slot)
+        Ok(())
+    }
+
+    /// Whether a change of members is under way.
+    pub(super) fn is_changing(&self) -> bool {
+        self.adding.is_some()
+            || self.removing.is_some()
+            || self.view.replacement.is_some()
+            || !self.slots[self.geometry.members()].open.is_empty()
+            || self.settled != self.view.epoch
     }
 
     fn accept_parity(&mut self) -> Result<(), VolumeError> {
@@ -380,6 +441,9 @@ impl Array {
 
     /// A member can't be used any more. Another one may be missing already: then it is the end.
     pub(super) fn lose(&mut self, slot: usize, why: bdev::Status) {
+        if slot >= self.geometry.members() {
+            return self.cancel_replacement(Some(why));
+        }
         let known = match &self.view.degraded {
             Some(d) if d.slot == slot => !d.attached,
             _ => false,
@@ -391,6 +455,7 @@ impl Array {
         if self.view.degraded.as_ref().is_some_and(|d| d.slot != slot) {
             tracing::error!(member = name, %why, "second member failed: volume offline");
             self.process = None;
+            self.promoting = None;
             let mut view = self.next_view();
             view.online = false;
             return self.publish(view);
@@ -400,6 +465,7 @@ impl Array {
     }
 
     pub(super) fn drop_member(&mut self, slot: usize) {
+        self.cancel_replacement(None);
         self.process = None;
         self.slots[slot].name = None;
         let mut view = self.next_view();
@@ -424,6 +490,7 @@ impl Array {
     fn attach(
         &mut self,
         slot: usize,
+        replaces: Option<usize>,
         bdev: Arc<dyn Bdev>,
         metadata: Option<Box<NewMember>>,
         answer: Answer,
@@ -439,6 +506,7 @@ impl Array {
         let bad_block_log = superblock.is_some_and(|s| s.bad_block_log.size > 0);
         self.adding = Some(Adding {
             slot,
+            replaces,
             waiting: (0..self.nodes).collect(),
             error: None,
             metadata,
@@ -447,7 +515,7 @@ impl Array {
         for node in 0..self.nodes {
             let bdev = bdev.clone();
             let message = Message::Attach {
-                slot,
+                bay: self.view.bay(slot),
                 generation,
                 bdev,
                 data_offset,
@@ -470,6 +538,7 @@ impl Array {
             error,
             answer,
             metadata,
+            replaces,
             ..
         } = self.adding.take().expect("looked at above");
         if !self.view.online {
@@ -482,6 +551,10 @@ impl Array {
             self.publish(view);
             return reply(&answer, Err(VolumeError::Open { name, reason }));
         }
+        if let Some(replaced) = replaces {
+            self.begin_replacement(replaced, metadata, now);
+            return reply(&answer, Ok(()));
+        }
         let mut degraded = Degraded {
             attached: true,
             ..Degraded::lost(slot)
@@ -490,7 +563,7 @@ impl Array {
             if new.returns {
                 degraded.stale = kept.marked().map(Arc::new);
             }
-            kept.gain(slot, new.superblock, new.bad_blocks);
+            kept.gain(slot, slot, new.superblock, new.bad_blocks);
             self.gate = kept.wish();
         }
         let mut view = self.next_view();
@@ -547,7 +620,8 @@ impl Array {
     /// Publishes what the outside may see.
     pub(super) fn show(&self) {
         let view = &self.view;
-        let slots = self.slots.iter().enumerate().map(|(at, slot)| SlotStatus {
+        let members = self.slots[..self.geometry.members()].iter().enumerate();
+        let slots = members.map(|(at, slot)| SlotStatus {
             name: slot.name.clone(),
             in_sync: view.online && view.degraded.as_ref().is_none_or(|d| d.slot != at),
         });

@@ -24,8 +24,12 @@ impl Shard {
     pub(super) fn write_batch(&mut self, key: u32) {
         let mut batch = std::mem::replace(&mut self.batches[key as usize], Batch::nothing());
         if self.view.online {
+            // The mirror first, because what is lent by others is used up by its original.
+            if let Some(replacement) = self.view.replacement {
+                self.write_slot(key, &mut batch, replacement.slot, true);
+            }
             for slot in 0..self.geometry.members() {
-                self.write_slot(key, &mut batch, slot);
+                self.write_slot(key, &mut batch, slot, false);
             }
         }
         let idle = batch.in_flight == 0;
@@ -35,7 +39,18 @@ impl Shard {
         }
     }
 
-    fn write_slot(&mut self, key: u32, batch: &mut Batch, slot: usize) {
+    /// Hands what is for a slot to its member, or to the one that is to replace that.
+    fn write_slot(&mut self, key: u32, batch: &mut Batch, slot: usize, mirror: bool) {
+        let to = match mirror {
+            true => self.geometry.members(),
+            false => slot,
+        };
+        let bay = self.view.bay(to);
+        let view = self.view.clone();
+        let takes = |row| match mirror {
+            true => view.mirrors(slot, row),
+            false => view.writable(slot, row),
+        };
         let writes = batch.op == BatchOp::Write;
         let mut draft = Draft {
             first: 0,
@@ -44,9 +59,11 @@ impl Shard {
         };
         for index in 0..batch.stripes.len() {
             let stripe = &mut self.cache[batch.stripes[index]];
-            if !self.view.writable(slot, stripe.row) {
-                stripe.not_stored(slot, &self.settled);
-                self.send_draft(key, batch, slot, &mut draft);
+            if !takes(stripe.row) {
+                if !mirror {
+                    stripe.not_stored(bay, self.geometry.members(), &self.settled);
+                }
+                self.send_draft(key, batch, bay, &mut draft);
                 continue;
             }
             if draft.count == 0 {
@@ -64,27 +81,34 @@ impl Shard {
             let last_row = self
                 .geometry
                 .row_of(guest.first + u64::from(guest.stripes) - 1);
-            let writable = |row| self.view.writable(slot, row);
-            if !writable(first_row) || !writable(last_row) {
+            if !takes(first_row) || !takes(last_row) {
                 // Its owner sees to it.
-                guest.missing |= 1 << slot;
-                self.send_draft(key, batch, slot, &mut draft);
+                let needed = !mirror || takes(first_row) || takes(last_row);
+                guest.missing |= u64::from(needed) << to;
+                self.send_draft(key, batch, bay, &mut draft);
                 continue;
             }
             if draft.count == 0 {
                 draft.first = guest.first;
             }
             draft.count += guest.stripes;
-            for page in guest.body.by_slot[slot].drain(..) {
-                push(&mut draft.bytes, page);
+            let pages = &mut guest.body.by_slot[slot];
+            if mirror {
+                for page in pages.iter() {
+                    push(&mut draft.bytes, page.clone());
+                }
+            } else {
+                for page in pages.drain(..) {
+                    push(&mut draft.bytes, page);
+                }
             }
         }
-        self.send_draft(key, batch, slot, &mut draft);
+        self.send_draft(key, batch, bay, &mut draft);
         self.lists.keep_from(draft.bytes);
     }
 
     /// Sends what is in the draft, if there is anything, and empties it.
-    fn send_draft(&mut self, key: u32, batch: &mut Batch, slot: usize, draft: &mut Draft) {
+    fn send_draft(&mut self, key: u32, batch: &mut Batch, bay: usize, draft: &mut Draft) {
         let count = std::mem::take(&mut draft.count);
         if count == 0 {
             return;
@@ -103,7 +127,7 @@ impl Shard {
         self.counters.member_bytes += u64::from(count * self.geometry.stripe_bytes());
         batch.in_flight += 1;
         let io = MemberIo::Batch {
-            slot: slot as u8,
+            bay: bay as u8,
             key,
         };
         let request = Request {
@@ -113,17 +137,18 @@ impl Shard {
             blocks: count * blocks_per_page,
             data,
         };
-        self.out.requests.push((slot, request));
+        self.out.requests.push((bay, request));
     }
 
     /// A member has answered a request of a batch.
-    pub(super) fn batch_request_done(&mut self, key: u32, slot: usize, status: Status) {
+    pub(super) fn batch_request_done(&mut self, key: u32, bay: usize, status: Status) {
         let batch = &mut self.batches[key as usize];
         batch.in_flight -= 1;
         if status != Status::Ok {
-            batch.failed |= 1 << slot;
+            // By slot: it may be in another one meanwhile, if it replaced the member there.
+            batch.failed |= 1 << self.view.slot_in(bay);
             if status == Status::Gone {
-                self.out.failures.push((slot, status));
+                self.out.failures.push((bay, status));
             }
         }
         if batch.in_flight == 0 {
@@ -199,12 +224,18 @@ impl Shard {
         stripe.batch = NONE;
         stripe.phase = Phase::Writing;
         if missing != 0 && self.view.online {
-            for slot in (0..self.geometry.members()).filter(|slot| missing & (1 << slot) != 0) {
-                if !self.view.writable(slot, stripe.row) {
-                    stripe.not_stored(slot, &self.settled);
+            let members = self.geometry.members();
+            for slot in (0..=members.min(63)).filter(|slot| missing & (1 << slot) != 0) {
+                let bay = self.view.bay(slot);
+                if !self.view.takes(bay, stripe.row, members) {
+                    stripe.not_stored(bay, members, &self.settled);
                     continue;
                 }
-                let role = self.geometry.role(stripe.row, slot);
+                let of = match self.view.replacement {
+                    Some(replacement) if slot == members => replacement.slot,
+                    _ => slot,
+                };
+                let role = self.geometry.role(stripe.row, of);
                 let page = match stripe.op.is_write() {
                     true => Page::From(stripe.stored(role)),
                     false => Page::None,

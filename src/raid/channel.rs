@@ -70,7 +70,12 @@ impl VolumeChannel {
         Ok(Self {
             info,
             node,
-            members: members.iter().map(open).collect::<Result<_, _>>()?,
+            // One more, for a member that is to replace another.
+            members: members
+                .iter()
+                .chain([&None])
+                .map(open)
+                .collect::<Result<_, _>>()?,
             port,
             control,
             outbox: VecDeque::new(),
@@ -101,8 +106,8 @@ impl VolumeChannel {
     /// Hands the members' completions to the node.
     fn poll_members(&mut self, now: Instant) -> bool {
         let mut worked = false;
-        for slot in 0..self.members.len() {
-            let member = &mut self.members[slot];
+        for bay in 0..self.members.len() {
+            let member = &mut self.members[bay];
             let Some(channel) = &mut member.channel else {
                 continue;
             };
@@ -111,7 +116,7 @@ impl VolumeChannel {
             }
             for completion in self.polled.drain(..) {
                 worked = true;
-                self.node.member_done(slot, completion);
+                self.node.member_done(bay, completion);
             }
             while let Some(request) = member.deferred.pop_front() {
                 if let Err(request) = channel.submit(request) {
@@ -140,8 +145,8 @@ impl VolumeChannel {
 
     fn carry_out_one(&mut self, effect: Effect) {
         match effect {
-            Effect::Member(slot, request) => {
-                let member = &mut self.members[slot];
+            Effect::Member(bay, request) => {
+                let member = &mut self.members[bay];
                 let channel = member.channel.as_mut();
                 let channel = channel.expect("a node asks only members that are open");
                 if !member.deferred.is_empty() {
@@ -159,14 +164,14 @@ impl VolumeChannel {
                 self.stat.count(op, bytes, completion.status);
                 self.done.push(completion);
             }
-            Effect::Open(slot, bdev) => {
+            Effect::Open(bay, bdev) => {
                 let opened = bdev.open();
                 let error = opened.as_ref().err().map(ToString::to_string);
-                self.members[slot].channel = opened.ok();
-                self.node.attached(slot, error);
+                self.members[bay].channel = opened.ok();
+                self.node.attached(bay, error);
             }
-            Effect::Close(slot) => {
-                let member = &mut self.members[slot];
+            Effect::Close(bay) => {
+                let member = &mut self.members[bay];
                 assert!(member.deferred.is_empty(), "closed with requests waiting");
                 member.channel = None;
             }

@@ -103,6 +103,16 @@ pub enum VolumeError {
         "a member is missing and parity may not match what is left, so that a rebuild might make up data; bring the member back, or accept parity as it is"
     )]
     Doubtful,
+    /// A replacement in an array without full redundancy.
+    #[error(
+        "a member can be replaced only while all are there and in sync; add the new device as a member, or wait for the process under way"
+    )]
+    NotWhole,
+    /// A replacement in the largest of arrays.
+    #[error(
+        "an array of 64 members has no place for one more; remove the member, and add the new one"
+    )]
+    NoPlace,
     /// Nothing to accept.
     #[error("there is no doubt about parity that could be accepted")]
     NotDoubtful,

@@ -52,13 +52,15 @@ pub(super) enum Page {
 pub(super) enum MemberIo {
     /// Pages of stripes that are worked on each by itself.
     Pages(Pages),
-    /// All of a batch that goes to one slot.
-    Batch { slot: u8, key: u32 },
+    /// All of a batch that goes to one bay.
+    Batch { bay: u8, key: u32 },
 }
 
 /// Pages of one member that follow one another.
 #[derive(Debug)]
 pub(super) struct Pages {
+    /// Where it was asked, and the slot that was there then.
+    bay: u8,
     slot: u8,
     op: PageOp,
     /// The stripe and role of each page.
@@ -110,9 +112,12 @@ impl Shard {
     /// a member that is lost, nor to the one that took its slot. Says whether there was any.
     pub(super) fn recall(&mut self) -> bool {
         let view = self.view.clone();
+        let members = self.geometry.members();
         let allowed = |io: &PageIo, row: u64| match io.op {
             PageOp::Read => view.readable(usize::from(io.slot), row),
-            PageOp::Write { .. } | PageOp::Zero { .. } => view.writable(usize::from(io.slot), row),
+            PageOp::Write { .. } | PageOp::Zero { .. } => {
+                view.takes(view.bay(usize::from(io.slot)), row, members)
+            }
         };
         let mut recalled = false;
         let mut at = 0;
@@ -135,7 +140,7 @@ impl Shard {
                 stripe.spare.push(page);
                 stripe.unread |= 1 << role;
             } else {
-                stripe.not_stored(usize::from(slot), &self.settled);
+                stripe.not_stored(view.bay(usize::from(slot)), members, &self.settled);
             }
             self.page_ended(index);
         }
@@ -170,6 +175,7 @@ impl Shard {
         let mut pages_left = pages.drain(..).peekable();
         while let Some(first) = pages_left.next() {
             let mut io = Pages {
+                bay: self.view.bay(usize::from(first.slot)) as u8,
                 slot: first.slot,
                 op: first.op,
                 parts: self.lists.parts.pop().unwrap_or_default(),
@@ -215,7 +221,7 @@ impl Shard {
             };
             self.lists.keep_into(into);
             self.lists.keep_from(from);
-            let (slot, count) = (usize::from(io.slot), io.parts.len() as u32);
+            let (bay, count) = (usize::from(io.bay), io.parts.len() as u32);
             self.counters.member_requests += 1;
             self.counters.member_pages += u64::from(count);
             self.counters.member_bytes += u64::from(count * stripe_bytes);
@@ -226,7 +232,7 @@ impl Shard {
                 blocks: count * blocks_per_page,
                 data,
             };
-            self.out.requests.push((slot, request));
+            self.out.requests.push((bay, request));
         }
         drop(pages_left);
         self.page_ios = pages;
@@ -236,18 +242,19 @@ impl Shard {
     pub(super) fn member_done(&mut self, token: u64, status: Status, data: Data) {
         let mut io = match self.ios.remove(token as usize) {
             MemberIo::Pages(io) => io,
-            MemberIo::Batch { slot, key } => {
+            MemberIo::Batch { bay, key } => {
                 if let Data::Write(written) = data {
                     self.lists.keep_from(written);
                 }
-                return self.batch_request_done(key, usize::from(slot), status);
+                return self.batch_request_done(key, usize::from(bay), status);
             }
         };
         if status != Status::Ok && io.parts.len() > 1 {
             return self.split(io, data);
         }
+        let bay = usize::from(io.bay);
         if status == Status::Gone {
-            self.out.failures.push((usize::from(io.slot), status));
+            self.out.failures.push((bay, status));
         }
         let mut list = match data {
             Data::Read(buffers) => buffers,
@@ -274,12 +281,11 @@ impl Shard {
                 }
                 PageOp::Write { .. } | PageOp::Zero { .. } => {
                     if status != Status::Ok {
-                        let slot = usize::from(io.slot);
-                        stripe.not_stored(slot, &self.settled);
-                        if status == Status::WriteFault && self.logs & (1 << slot) != 0 {
-                            self.out.bad.push((slot, stripe.number));
+                        stripe.not_stored(bay, self.geometry.members(), &self.settled);
+                        if status == Status::WriteFault && self.logs & (1 << bay) != 0 {
+                            self.out.bad.push((bay, stripe.number));
                         } else {
-                            self.out.failures.push((slot, status));
+                            self.out.failures.push((bay, status));
                         }
                     }
                 }

@@ -27,9 +27,9 @@ pub enum Message {
     Settled(u64),
     /// A member failed under a node. To the array's node.
     Failed {
-        /// The member's slot.
-        slot: usize,
-        /// Which member in that slot: counts the additions.
+        /// The member's bay.
+        bay: usize,
+        /// Which member in that bay: counts the additions.
         generation: u32,
         /// What it answered.
         status: Status,
@@ -37,27 +37,27 @@ pub enum Message {
     /// A member can't store its part of a stripe, which is to be noted in its bad-block log. To
     /// the array's node.
     Bad {
-        /// The member's slot.
-        slot: usize,
-        /// Which member in that slot.
+        /// The member's bay.
+        bay: usize,
+        /// Which member in that bay.
         generation: u32,
         /// The stripe.
         stripe: u64,
     },
     /// A member holds again what it should of a stripe. To the array's node.
     Good {
-        /// The member's slot.
-        slot: usize,
-        /// Which member in that slot.
+        /// The member's bay.
+        bay: usize,
+        /// Which member in that bay.
         generation: u32,
         /// The stripe.
         stripe: u64,
     },
-    /// Open this device as the member of a slot.
+    /// Open this device as the member in a bay.
     Attach {
-        /// The slot.
-        slot: usize,
-        /// Which member in that slot.
+        /// The bay.
+        bay: usize,
+        /// Which member in that bay.
         generation: u32,
         /// The device.
         bdev: Arc<dyn Bdev>,
@@ -68,15 +68,15 @@ pub enum Message {
     },
     /// The device is open (or why it is not). To the array's node.
     Attached {
-        /// The slot.
-        slot: usize,
+        /// The bay.
+        bay: usize,
         /// The reason when it could not be opened.
         error: Option<String>,
     },
-    /// A node has closed the member in this slot: nothing of it is in flight. To the array's node.
+    /// A node has closed the member in this bay: nothing of it is in flight. To the array's node.
     Drained {
-        /// The slot.
-        slot: usize,
+        /// The bay.
+        bay: usize,
     },
     /// A node wants to write to a region. To the array's node.
     Intend(u64),

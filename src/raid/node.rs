@@ -21,7 +21,7 @@ use crate::memory::Pool;
 /// What a node wants from the outside.
 #[derive(Debug)]
 pub enum Effect {
-    /// Hand this request to the member in this slot; give its completion to
+    /// Hand this request to the member in this bay; give its completion to
     /// [`Node::member_done`].
     Member(usize, Request),
     /// Deliver this message to [`Node::receive`] of that node. Order between two nodes matters.
@@ -35,9 +35,9 @@ pub enum Effect {
         /// Bytes of its range.
         bytes: u64,
     },
-    /// Open this device as the member in this slot; answer with [`Node::attached`].
+    /// Open this device as the member in this bay; answer with [`Node::attached`].
     Open(usize, Arc<dyn Bdev>),
-    /// Close the member in this slot: nothing of it is in flight.
+    /// Close the member in this bay: nothing of it is in flight.
     Close(usize),
 }
 
@@ -91,19 +91,19 @@ pub struct Node {
     router: Router,
     array: Option<Array>,
     block_bytes: u32,
-    slots: Vec<Slot>,
+    bays: Vec<Bay>,
     /// Messages to this node itself.
     loopback: VecDeque<Message>,
     effects: Vec<Effect>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Slot {
+struct Bay {
     open: bool,
     closing: bool,
     /// The block in which its data begins.
     data_start: u64,
-    /// Counts the additions to this slot.
+    /// Counts the additions to this bay.
     generation: u32,
     in_flight: u32,
     /// The failure of this generation was reported.
@@ -142,13 +142,15 @@ impl Node {
                 status,
             })
         });
-        let slots = members
+        // One more than there are slots, for a member that is to replace another.
+        let bays = members
             .iter()
-            .zip(data_offsets)
-            .map(|(name, offset)| Slot {
+            .chain([&None])
+            .zip(data_offsets.into_iter().chain([0]))
+            .map(|(name, offset)| Bay {
                 open: name.is_some(),
                 data_start: offset / u64::from(block_bytes),
-                ..Slot::default()
+                ..Bay::default()
             })
             .collect();
         Self {
@@ -170,7 +172,7 @@ impl Node {
             view,
             array,
             block_bytes,
-            slots,
+            bays,
             loopback: VecDeque::new(),
             effects: Vec::with_capacity(256),
         }
@@ -200,26 +202,26 @@ impl Node {
     }
 
     /// A request to a member is done.
-    pub fn member_done(&mut self, slot: usize, completion: Completion) {
+    pub fn member_done(&mut self, bay: usize, completion: Completion) {
         let Completion {
             token,
             status,
             data,
         } = completion;
-        self.slots[slot].in_flight -= 1;
+        self.bays[bay].in_flight -= 1;
         if token & ARRAY != 0 {
             let array = self.array.as_mut().expect("the array is here");
-            array.metadata_done(slot, status);
+            array.metadata_done(bay, status);
         } else if token & SHARD != 0 {
             self.shard.member_done(token & !SHARD, status, data);
             self.collect();
         } else {
-            if let Some(why) = self.router.member_done(token, slot, status, data) {
-                self.report(slot, why);
+            if let Some(why) = self.router.member_done(token, bay, status, data) {
+                self.report(bay, why);
             }
             self.route();
         }
-        self.close_if_drained(slot);
+        self.close_if_drained(bay);
     }
 
     /// A message from another node.
@@ -255,24 +257,24 @@ impl Node {
                 }
             }
             Message::Attach {
-                slot,
+                bay,
                 generation,
                 bdev,
                 data_offset,
                 bad_block_log,
             } => {
                 assert_eq!(
-                    self.slots[slot].in_flight, 0,
-                    "a slot is drained before it is filled"
+                    self.bays[bay].in_flight, 0,
+                    "a bay is drained before it is filled"
                 );
-                self.slots[slot] = Slot {
+                self.bays[bay] = Bay {
                     generation,
                     data_start: data_offset / u64::from(self.block_bytes),
-                    ..Slot::default()
+                    ..Bay::default()
                 };
-                self.shard.set_bad_block_log(slot, bad_block_log);
-                self.router.set_write_cache(slot, bdev.info().write_cache);
-                self.effects.push(Effect::Open(slot, bdev));
+                self.shard.set_bad_block_log(bay, bad_block_log);
+                self.router.set_write_cache(bay, bdev.info().write_cache);
+                self.effects.push(Effect::Open(bay, bdev));
             }
             to_array @ (Message::Confirm(_)
             | Message::Failed { .. }
@@ -291,12 +293,12 @@ impl Node {
     }
 
     /// The device of [`Effect::Open`] is open, or why it is not.
-    pub fn attached(&mut self, slot: usize, error: Option<String>) {
-        self.slots[slot].open = error.is_none();
+    pub fn attached(&mut self, bay: usize, error: Option<String>) {
+        self.bays[bay].open = error.is_none();
         if error.is_some() {
-            self.send(0, Message::Drained { slot });
+            self.send(0, Message::Drained { bay });
         }
-        self.send(0, Message::Attached { slot, error });
+        self.send(0, Message::Attached { bay, error });
     }
 
     /// A request of the control thread. To node 0.
@@ -315,9 +317,9 @@ impl Node {
                     .metadata
                     .as_mut()
                     .map(|m| std::mem::take(&mut m.requests));
-                for (slot, request) in requests.into_iter().flatten() {
+                for (bay, request) in requests.into_iter().flatten() {
                     let token = ARRAY | request.token;
-                    self.ask_member_raw(slot, Request { token, ..request });
+                    self.ask_member_raw(bay, Request { token, ..request });
                 }
                 let array = self.array.as_mut().expect("looked at above");
                 while let Some((to, message)) = array.outbox.pop_front() {
@@ -364,7 +366,7 @@ impl Node {
 
     /// Whether nothing at all is under way: no host request, no round, no member I/O.
     pub fn is_idle(&self) -> bool {
-        let members = self.slots.iter().all(|s| s.in_flight == 0);
+        let members = self.bays.iter().all(|s| s.in_flight == 0);
         members && self.router.in_flight() == 0 && self.shard.is_idle()
     }
 
@@ -383,37 +385,38 @@ impl Node {
         self.router.adopt(&view);
         self.route();
         self.send(0, Message::Confirm(view.epoch));
-        for slot in 0..self.slots.len() {
-            if !view.present(slot) && self.slots[slot].open {
-                self.slots[slot].closing = true;
-                self.close_if_drained(slot);
+        let members = self.bays.len() - 1;
+        for bay in 0..self.bays.len().min(64) {
+            if !view.occupies(bay, members) && self.bays[bay].open {
+                self.bays[bay].closing = true;
+                self.close_if_drained(bay);
             }
         }
     }
 
     /// Tells the array, once, that a member failed.
-    fn report(&mut self, slot: usize, status: Status) {
-        let at = &mut self.slots[slot];
+    fn report(&mut self, bay: usize, status: Status) {
+        let at = &mut self.bays[bay];
         if at.failed {
             return;
         }
         at.failed = true;
         let generation = at.generation;
         let message = Message::Failed {
-            slot,
+            bay,
             generation,
             status,
         };
         self.send(0, message);
     }
 
-    fn close_if_drained(&mut self, slot: usize) {
-        let at = &mut self.slots[slot];
+    fn close_if_drained(&mut self, bay: usize) {
+        let at = &mut self.bays[bay];
         if at.closing && at.in_flight == 0 {
             at.closing = false;
             at.open = false;
-            self.effects.push(Effect::Close(slot));
-            self.send(0, Message::Drained { slot });
+            self.effects.push(Effect::Close(bay));
+            self.send(0, Message::Drained { bay });
         }
     }
 
@@ -426,50 +429,50 @@ impl Node {
     }
 
     /// Hands a request for its data to a member.
-    fn ask_member(&mut self, slot: usize, request: Request) {
+    fn ask_member(&mut self, bay: usize, request: Request) {
         if request.op == Op::Read && self.view.bad.is_some() {
             let block = u64::from(self.block_bytes);
             let start = request.lba * block;
             let end = start + u64::from(request.blocks) * block;
-            if self.view.is_bad(slot, start, end) {
-                self.slots[slot].in_flight += 1;
+            if self.view.is_bad(self.view.slot_in(bay), start, end) {
+                self.bays[bay].in_flight += 1;
                 let completion = Completion {
                     token: request.token,
                     status: Status::MediumError,
                     data: request.data,
                 };
-                return self.member_done(slot, completion);
+                return self.member_done(bay, completion);
             }
         }
         let lba = match request.op {
             Op::Flush => 0,
-            _ => request.lba + self.slots[slot].data_start,
+            _ => request.lba + self.bays[bay].data_start,
         };
-        self.ask_member_raw(slot, Request { lba, ..request });
+        self.ask_member_raw(bay, Request { lba, ..request });
     }
 
     /// Hands a request to a member; one that is not open answers at once.
-    fn ask_member_raw(&mut self, slot: usize, request: Request) {
-        let at = &mut self.slots[slot];
+    fn ask_member_raw(&mut self, bay: usize, request: Request) {
+        let at = &mut self.bays[bay];
         at.in_flight += 1;
         if at.open {
-            self.effects.push(Effect::Member(slot, request));
+            self.effects.push(Effect::Member(bay, request));
         } else {
             let completion = Completion {
                 token: request.token,
                 status: Status::Gone,
                 data: request.data,
             };
-            self.member_done(slot, completion);
+            self.member_done(bay, completion);
         }
     }
 
     /// Carries out what the shard left.
     fn collect(&mut self) {
         let mut out = std::mem::take(&mut self.shard.out);
-        for (slot, mut request) in out.requests.drain(..) {
+        for (bay, mut request) in out.requests.drain(..) {
             request.token |= SHARD;
-            self.ask_member(slot, request);
+            self.ask_member(bay, request);
         }
         for (origin, done) in out.done.drain(..) {
             self.send(origin, Message::Done(done));
@@ -477,22 +480,22 @@ impl Node {
         for (owner, home) in out.homes.drain(..) {
             self.send(owner, Message::Home(home));
         }
-        for (slot, status) in out.failures.drain(..) {
-            self.report(slot, status);
+        for (bay, status) in out.failures.drain(..) {
+            self.report(bay, status);
         }
-        for (slot, stripe) in out.bad.drain(..) {
-            let generation = self.slots[slot].generation;
+        for (bay, stripe) in out.bad.drain(..) {
+            let generation = self.bays[bay].generation;
             let message = Message::Bad {
-                slot,
+                bay,
                 generation,
                 stripe,
             };
             self.send(0, message);
         }
-        for (slot, stripe) in out.good.drain(..) {
-            let generation = self.slots[slot].generation;
+        for (bay, stripe) in out.good.drain(..) {
+            let generation = self.bays[bay].generation;
             let message = Message::Good {
-                slot,
+                bay,
                 generation,
                 stripe,
             };
@@ -511,7 +514,7 @@ impl Node {
     fn route(&mut self) {
         while let Some(part) = self.router.next_part() {
             match part {
-                Part::Member(slot, request) => self.ask_member(slot, request),
+                Part::Member(bay, request) => self.ask_member(bay, request),
                 Part::Owner(node, job) if node == self.id => {
                     self.shard.accept(job);
                     self.collect();

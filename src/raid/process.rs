@@ -80,6 +80,10 @@ impl Process {
     pub(super) fn status(&self, array: &Array) -> status::Process {
         let (kind, target) = match self.work {
             Work::Rebuild(slot) => ("rebuild", array.slots[slot].name.clone()),
+            Work::Replace(_) => {
+                let place = array.geometry.members();
+                ("replace", array.slots[place].name.clone())
+            }
             Work::Resync => ("resync", None),
             Work::Check => ("check", None),
             Work::Repair => ("repair", None),
@@ -137,6 +141,9 @@ impl Array {
     /// Puts off what has to be done, and leaves what has not; or goes on with what has to be done.
     pub(super) fn pause(&mut self, pause: bool) {
         self.paused = pause;
+        if pause && self.view.replacement.is_some() {
+            self.cancel_replacement(None);
+        }
         if pause && self.process.take().is_some() {
             if let Some(metadata) = &mut self.metadata {
                 metadata.checkpoint();
@@ -169,7 +176,7 @@ impl Array {
                 let regions = self.view.unsynced.as_ref().and_then(|u| u.regions.as_ref());
                 regions.map_or(Some(done), |r| r.next(done))
             }
-            Work::Check | Work::Repair => Some(done),
+            Work::Replace(_) | Work::Check | Work::Repair => Some(done),
         };
         let rows = self.geometry.rows();
         let Some(from) = next.filter(|&from| from < rows) else {
@@ -196,6 +203,11 @@ impl Array {
             Work::Resync => {
                 view.unsynced.as_mut().expect("parity is resynced").from = from;
             }
+            Work::Replace(_) => {
+                let r = view.replacement.as_mut().expect("a member is copied");
+                r.copied = from;
+                r.window = to;
+            }
             Work::Check | Work::Repair => {}
         }
         self.publish(view);
@@ -217,9 +229,13 @@ impl Array {
         let Some(process) = self.process.take() else {
             return;
         };
+        if let Work::Replace(_) = process.work {
+            return self.end_copying();
+        }
         let mut view = self.next_view();
         match process.work {
             Work::Rebuild(_) => view.degraded = None,
+            Work::Replace(_) => unreachable!("looked at above"),
             Work::Resync => view.unsynced = None,
             Work::Check | Work::Repair => {
                 let found = process.mismatches;
@@ -288,6 +304,7 @@ impl Array {
         tracing::error!(why, "{} stopped", process.status(self).kind);
         match work {
             Work::Rebuild(slot) => self.drop_member(slot),
+            Work::Replace(_) => self.cancel_replacement(None),
             Work::Resync => {
                 self.process = None;
                 let view = self.next_view();

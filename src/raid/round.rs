@@ -18,11 +18,11 @@ use crate::memory::{Buf, BufMut};
 use crate::xor;
 
 impl Stripe {
-    /// The member in `slot` does not get what this round stores. Until every node knows that it is
+    /// The member in `bay` does not get what this round stores. Until every node knows that it is
     /// lost, one of them may still read the old bytes there, and the round must not end.
-    pub(super) fn not_stored(&mut self, slot: usize, settled: &View) {
-        let known = !settled.writable(slot, self.row);
-        self.unwritten |= u64::from(!known) << slot;
+    pub(super) fn not_stored(&mut self, bay: usize, members: usize, settled: &View) {
+        let known = !settled.takes(bay, self.row, members);
+        self.unwritten |= u64::from(!known) << bay;
     }
 
     /// The bytes that a write of this round stores for a role.
@@ -253,6 +253,12 @@ impl Shard {
                         stripe.heal |= bit;
                     }
                 }
+                FragmentKind::Copy => {
+                    if self.view.mirrors(self.geometry.member(row, role), row) {
+                        wanted |= bit;
+                        stripe.copy |= bit;
+                    }
+                }
                 FragmentKind::Check | FragmentKind::Repair => {
                     wanted |= self.geometry.data_mask() << 1 | 1;
                     verify = true;
@@ -444,6 +450,7 @@ impl Shard {
     fn store(&mut self, at: u32, op: PageOp) {
         let stripe = &mut self.cache[at];
         stripe.op = op;
+        let row = stripe.row;
         let known = stripe.cached();
         stripe.heal &= known | stripe.dirty;
         let whole = stripe.dirty == (2 << self.geometry.data()) - 1;
@@ -453,26 +460,38 @@ impl Shard {
             return;
         }
         stripe.phase = Phase::Writing;
-        for role in roles(stripe.dirty | stripe.heal) {
+        let members = self.geometry.members();
+        let copied = stripe.copy & known;
+        for role in roles(stripe.dirty | stripe.heal | copied) {
             let slot = self.geometry.member(stripe.row, role);
-            if !self.view.writable(slot, stripe.row) {
-                stripe.not_stored(slot, &self.settled);
+            let changed = (stripe.dirty | stripe.heal) & (1 << role) != 0;
+            let mut page = |to: usize| {
+                let page = match op {
+                    PageOp::Zero { .. } => Page::None,
+                    PageOp::Read | PageOp::Write { .. } => Page::From(stripe.stored(role)),
+                };
+                stripe.in_flight += 1;
+                self.page_ios.push(PageIo {
+                    slot: to as u8,
+                    op,
+                    number: stripe.number,
+                    stripe: at,
+                    role: role as u8,
+                    page,
+                    alone: false,
+                });
+            };
+            if self.view.mirrors(slot, row) {
+                page(members);
+            }
+            if !changed {
                 continue;
             }
-            let page = match op {
-                PageOp::Zero { .. } => Page::None,
-                PageOp::Read | PageOp::Write { .. } => Page::From(stripe.stored(role)),
-            };
-            stripe.in_flight += 1;
-            self.page_ios.push(PageIo {
-                slot: slot as u8,
-                op,
-                number: stripe.number,
-                stripe: at,
-                role: role as u8,
-                page,
-                alone: false,
-            });
+            if self.view.writable(slot, row) {
+                page(slot);
+            } else {
+                stripe.not_stored(self.view.bay(slot), members, &self.settled);
+            }
         }
         if stripe.in_flight == 0 {
             self.all_written(at);
@@ -493,9 +512,11 @@ impl Shard {
         let row = stripe.row;
         let start = self.geometry.member_offset(stripe.number);
         let end = start + u64::from(self.geometry.stripe_bytes());
-        let settled = &self.settled;
-        let known = roles(stripe.unwritten)
-            .all(|slot| !settled.writable(slot, row) || settled.is_bad(slot, start, end));
+        let (settled, members) = (&self.settled, self.geometry.members());
+        let known = roles(stripe.unwritten).all(|bay| {
+            let noted = || settled.is_bad(settled.slot_in(bay), start, end);
+            !settled.takes(bay, row, members) || noted()
+        });
         let is_lost = |slot| !settled.writable(slot, row) || settled.is_bad(slot, start, end);
         if known
             && stripe.unwritten != 0
@@ -517,15 +538,19 @@ impl Shard {
         let stripe = &mut self.cache[at];
         // What was read in vain and written again without an error is corrected.
         let healed = roles(stripe.heal & stripe.unread)
-            .filter(|&k| stripe.unwritten & (1 << self.geometry.member(stripe.row, k)) == 0)
+            .filter(|&k| {
+                let bay = self.view.bay(self.geometry.member(stripe.row, k));
+                stripe.unwritten & (1 << bay) == 0
+            })
             .count();
         self.counters.corrected_reads += healed as u64;
         if self.view.bad.is_some() {
             let (number, row, unwritten) = (stripe.number, stripe.row, stripe.unwritten);
             for role in roles(stripe.dirty | stripe.heal) {
                 let slot = self.geometry.member(row, role);
-                if unwritten & (1 << slot) == 0 && self.is_bad(slot, number) {
-                    self.out.good.push((slot, number));
+                let bay = self.view.bay(slot);
+                if unwritten & (1 << bay) == 0 && self.is_bad(slot, number) {
+                    self.out.good.push((bay, number));
                 }
             }
         }
@@ -564,6 +589,7 @@ impl Shard {
         stripe.solo = true;
         stripe.unread = 0;
         stripe.heal = 0;
+        stripe.copy = 0;
         stripe.spare.clear();
         stripe.phase = Phase::Ready;
         self.ready.push_back(at);
@@ -591,6 +617,7 @@ impl Shard {
         stripe.spare.clear();
         stripe.unread = 0;
         stripe.heal = 0;
+        stripe.copy = 0;
         stripe.unwritten = 0;
         stripe.own = 0;
         stripe.dirty = 0;

@@ -25,7 +25,7 @@ const PARTS: u32 = 64;
 /// What the router wants done.
 #[derive(Debug)]
 pub(super) enum Part {
-    /// A request to the member in a slot.
+    /// A request to the member in a bay.
     Member(usize, Request),
     /// A job for a node.
     Owner(NodeId, Job),
@@ -49,7 +49,7 @@ struct HostRequest {
     data: Data,
     /// A read's parts: where each begins, how long it is, and its buffers once it is done.
     pieces: Vec<Piece>,
-    /// Slots that failed to flush.
+    /// Bays whose members failed to flush.
     unflushed: u64,
     /// A write that begins where an earlier one ended.
     streams: bool,
@@ -69,7 +69,7 @@ pub(super) struct Router {
     block_bytes: u32,
     view: Arc<View>,
     settled: Arc<View>,
-    /// Slots whose members have a volatile cache.
+    /// Bays whose members have a volatile cache.
     write_caches: u64,
     requests: Slab<HostRequest>,
     /// Piece lists of requests that are done, for the next ones.
@@ -116,9 +116,9 @@ impl Router {
         self.parts.pop_front()
     }
 
-    pub(super) fn set_write_cache(&mut self, slot: usize, present: bool) {
-        self.write_caches &= !(1 << slot);
-        self.write_caches |= u64::from(present) << slot;
+    pub(super) fn set_write_cache(&mut self, bay: usize, present: bool) {
+        self.write_caches &= !(1 << bay);
+        self.write_caches |= u64::from(present) << bay;
     }
 
     pub(super) fn adopt(&mut self, view: &Arc<View>) {
@@ -133,10 +133,13 @@ impl Router {
 
     pub(super) fn settled(&mut self, view: &Arc<View>) {
         self.settled = view.clone();
-        // As for rounds: a flush still under way must not wait for this slot's next member.
-        if let Some(lost) = view.lost() {
-            for (_, host) in self.requests.iter_mut() {
-                host.unflushed &= !(1 << lost);
+        // As for rounds: a flush still under way must not wait for this bay's next member.
+        let members = self.geometry.members();
+        for bay in 0..=members.min(63) {
+            if !view.occupies(bay, members) {
+                for (_, host) in self.requests.iter_mut() {
+                    host.unflushed &= !(1 << bay);
+                }
             }
         }
         for at in std::mem::take(&mut self.settling) {
@@ -243,7 +246,7 @@ impl Router {
                     blocks: (len / block) as u32,
                     data: Data::Read(buffers),
                 };
-                Part::Member(slot, request)
+                Part::Member(self.view.bay(slot), request)
             } else {
                 let job = Job {
                     origin: self.id,
@@ -306,17 +309,18 @@ impl Router {
     /// Writes are through to the members when they are acknowledged, so a flush is theirs to do.
     fn flush(&mut self, at: u32) {
         let host = &mut self.requests[at as usize];
-        for slot in 0..self.geometry.members() {
-            if self.write_caches & (1 << slot) != 0 && self.view.present(slot) {
+        let members = self.geometry.members();
+        for bay in 0..=members.min(63) {
+            if self.write_caches & (1 << bay) != 0 && self.view.occupies(bay, members) {
                 host.left += 1;
                 let request = Request {
-                    token: u64::from(at) << 24 | slot as u64,
+                    token: u64::from(at) << 24 | bay as u64,
                     op: Op::Flush,
                     lba: 0,
                     blocks: 0,
                     data: Data::None,
                 };
-                self.parts.push_back(Part::Member(slot, request));
+                self.parts.push_back(Part::Member(bay, request));
             }
         }
         self.end_if_done(at);
@@ -326,7 +330,7 @@ impl Router {
     pub(super) fn member_done(
         &mut self,
         token: u64,
-        slot: usize,
+        bay: usize,
         status: Status,
         data: Data,
     ) -> Option<Status> {
@@ -335,8 +339,9 @@ impl Router {
         let host = &mut self.requests[at as usize];
         if host.op == Op::Flush {
             host.left -= 1;
-            if status != Status::Ok && self.settled.present(slot) {
-                host.unflushed |= 1 << slot;
+            let members = self.geometry.members();
+            if status != Status::Ok && self.settled.occupies(bay, members) {
+                host.unflushed |= 1 << bay;
             }
             self.settle(at);
             return (status != Status::Ok).then_some(status);
@@ -414,8 +419,9 @@ impl Router {
         if host.left > 0 {
             return;
         }
-        let mut slots = (0..self.geometry.members()).filter(|s| host.unflushed & (1 << s) != 0);
-        let known = slots.all(|slot| !self.settled.present(slot));
+        let members = self.geometry.members();
+        let mut bays = (0..=members.min(63)).filter(|bay| host.unflushed & (1 << bay) != 0);
+        let known = bays.all(|bay| !self.settled.occupies(bay, members));
         if !self.view.online {
             self.fail(at, Status::Offline);
             self.end_if_done(at);

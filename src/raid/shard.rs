@@ -31,15 +31,15 @@ use crate::memory::{Buf, BufMut, Pool};
 /// What a shard wants from the outside since it was last asked.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// Requests to members, by slot. The token is the shard's name for the I/O.
+    /// Requests to members, by bay. The token is the shard's name for the I/O.
     pub requests: Vec<(usize, Request)>,
     /// Jobs that ended, with the node they came from.
     pub done: Vec<(NodeId, Done)>,
-    /// Members that failed, by slot.
+    /// Members that failed, by bay.
     pub failures: Vec<(usize, Status)>,
     /// Runs of other shards that were written here, with their owners.
     pub homes: Vec<(NodeId, Home)>,
-    /// Stripes that members can't store, and those that they hold again.
+    /// Stripes that members can't store, and those that they hold again, by bay.
     pub bad: Vec<(usize, u64)>,
     pub good: Vec<(usize, u64)>,
     /// Regions that it wants to write to.
@@ -102,7 +102,7 @@ pub(super) struct Shard {
     pub(super) page_ios: Vec<PageIo>,
     pub(super) ios: Slab<MemberIo>,
     pub(super) lists: Lists,
-    /// Slots whose members have a bad-block log.
+    /// Bays whose members have a bad-block log.
     pub(super) logs: u64,
     /// Where it may write, if the members are told of that.
     pub(super) intents: Option<Intents>,
@@ -130,7 +130,7 @@ pub(super) struct ShardConfig {
     pub crossing: Arc<Crossing>,
     /// The unit of write intent, if the members are told of it.
     pub rows_per_region: Option<u64>,
-    /// Slots whose members have a bad-block log.
+    /// Bays whose members have a bad-block log.
     pub bad_block_logs: u64,
 }
 
@@ -389,10 +389,10 @@ impl Shard {
         }
     }
 
-    /// Whether the member that comes into a slot has a bad-block log.
-    pub(super) fn set_bad_block_log(&mut self, slot: usize, present: bool) {
-        self.logs &= !(1 << slot);
-        self.logs |= u64::from(present) << slot;
+    /// Whether the member that comes into a bay has a bad-block log.
+    pub(super) fn set_bad_block_log(&mut self, bay: usize, present: bool) {
+        self.logs &= !(1 << bay);
+        self.logs |= u64::from(present) << bay;
     }
 
     /// Every node has adopted `view`: whatever waited for that goes on.
@@ -400,9 +400,13 @@ impl Shard {
         self.settled = view.clone();
         // Rounds still writing have nothing more to wait for either, and must not: by the time
         // they end, another member may be in this slot.
-        if let Some(lost) = view.lost() {
+        let members = self.geometry.members();
+        let bays = 0..=members.min(63);
+        let empty = bays.filter(|&bay| !view.occupies(bay, members));
+        let empty: u64 = empty.fold(0, |mask, bay| mask | 1 << bay);
+        if empty != 0 {
             for stripe in self.cache.iter_mut() {
-                stripe.unwritten &= !(1 << lost);
+                stripe.unwritten &= !empty;
             }
         }
         for at in std::mem::take(&mut self.settling) {

@@ -39,6 +39,8 @@ pub(super) enum FragmentKind {
     /// Compute the role from the others and store it: its member is being rebuilt, or it is parity
     /// that may not match.
     Rebuild,
+    /// Copy the role to the member that is to replace another.
+    Copy,
     /// Count it if parity does not match.
     Check,
     /// As `Check`, and store parity that does.
@@ -140,7 +142,9 @@ pub(super) struct Stripe {
     pub unread: Mask,
     /// Of those, the ones to be written again with what was reconstructed.
     pub heal: Mask,
-    /// Slots whose member did not get what this round stores, and not every node knows yet.
+    /// Roles to be copied to the member that is to replace another.
+    pub copy: Mask,
+    /// Bays whose member did not get what this round stores, and not every node knows yet.
     pub unwritten: u64,
     /// Roles whose fresh bytes are in a page of ours, which may stay cached.
     pub own: Mask,
@@ -176,6 +180,7 @@ impl Stripe {
             in_flight: 0,
             unread: 0,
             heal: 0,
+            copy: 0,
             unwritten: 0,
             own: 0,
             dirty: 0,

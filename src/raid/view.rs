@@ -26,7 +26,28 @@ pub struct View {
     pub window: Option<Window>,
     /// Ranges that members are known not to hold.
     pub bad: Option<Arc<[BadRange]>>,
+    /// The member that another one is to replace, if there is one.
+    pub replacement: Option<Replacement>,
+    /// Where nodes have the member of each slot.
+    pub bays: Bays,
 }
+
+/// A member in sync, and the one that is to replace it, which is its mirror as far as it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// The slot of the member to be replaced.
+    pub slot: usize,
+    /// Rows below this are copied.
+    pub copied: u64,
+    /// Rows below this are written to both.
+    pub window: u64,
+}
+
+/// In which bay a node has the member of each slot. There is one bay more than slots: it is where
+/// a member is put that is to replace another, as the member of the slot behind the last one. When
+/// it does, the two change slots, and stay where they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Bays([u8; 64]);
 
 /// A member that is missing or being rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +81,8 @@ pub struct Unsynced {
 pub enum Work {
     /// Compute what the member of this slot lacks, and store it there.
     Rebuild(usize),
+    /// Copy the member of this slot to the one that is to replace it.
+    Replace(usize),
     /// Compute parity and store it.
     Resync,
     /// Read all members, and count where parity does not match.
@@ -100,6 +123,42 @@ impl View {
             unsynced: None,
             window: None,
             bad: None,
+            replacement: None,
+            bays: Bays::default(),
+        }
+    }
+
+    /// The bay of the member in `slot`.
+    pub fn bay(&self, slot: usize) -> usize {
+        self.bays.0[slot].into()
+    }
+
+    /// The slot of the member in `bay`.
+    pub fn slot_in(&self, bay: usize) -> usize {
+        let slot = self.bays.0.iter().position(|b| usize::from(*b) == bay);
+        slot.expect("every bay has a slot")
+    }
+
+    /// Whether what is written to the slot of a member that is to be replaced is written to the
+    /// other one too, in `row`.
+    pub fn mirrors(&self, slot: usize, row: u64) -> bool {
+        let here = |r: &Replacement| r.slot == slot && row < r.window;
+        self.replacement.as_ref().is_some_and(here)
+    }
+
+    /// Whether the member in `bay` must be written in `row` of an array of `members`.
+    pub fn takes(&self, bay: usize, row: u64, members: usize) -> bool {
+        match self.slot_in(bay) {
+            slot if slot < members => self.writable(slot, row),
+            _ => self.replacement.is_some_and(|r| row < r.window),
+        }
+    }
+
+    /// Whether there is a member in `bay` at all.
+    pub fn occupies(&self, bay: usize, members: usize) -> bool {
+        match self.slot_in(bay) {
+            slot if slot < members => self.present(slot),
+            _ => self.replacement.is_some(),
         }
     }
 
@@ -159,7 +218,7 @@ impl View {
         match work {
             Work::Rebuild(slot) => !self.readable(slot, row),
             Work::Resync => !self.in_sync(row),
-            Work::Check | Work::Repair => true,
+            Work::Replace(_) | Work::Check | Work::Repair => true,
         }
     }
 
@@ -171,6 +230,31 @@ impl View {
         };
         bad.iter()
             .any(|b| b.slot == slot && b.start < end && start < b.end)
+    }
+}
+
+impl Bays {
+    /// The members of two slots change their slots.
+    pub fn swap(&mut self, one: usize, other: usize) {
+        self.0.swap(one, other);
+    }
+}
+
+impl Default for Bays {
+    /// Each member is in the bay of its slot's number.
+    fn default() -> Self {
+        Self(std::array::from_fn(|slot| slot as u8))
+    }
+}
+
+impl std::fmt::Debug for Bays {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let moved = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|&(s, b)| s != usize::from(*b));
+        f.debug_map().entries(moved).finish()
     }
 }
 

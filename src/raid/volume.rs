@@ -320,16 +320,31 @@ impl Volume {
         bdev: Arc<dyn Bdev>,
         metadata: Option<NewMember>,
     ) -> Result<Ticket, VolumeError> {
-        let info = bdev.info();
-        if info.block_size != self.info.block_size {
-            return Err(VolumeError::MixedBlocks {
-                name: info.name.clone(),
-                found: info.block_size,
-                wanted: self.info.block_size,
-            });
-        }
+        self.check_blocks(&*bdev)?;
         let metadata = metadata.map(Box::new);
         self.ask(|answer| Control::Add {
+            bdev,
+            metadata,
+            answer,
+        })
+    }
+
+    /// Makes a device the mirror of a member, and puts it in its place once it is. The ticket's
+    /// answer comes when every reactor has opened it; [`Volume::status`] shows how far it has come.
+    ///
+    /// # Errors
+    /// As [`Volume::add_member`].
+    pub fn replace_member(
+        &self,
+        member: &str,
+        bdev: Arc<dyn Bdev>,
+        metadata: Option<NewMember>,
+    ) -> Result<Ticket, VolumeError> {
+        self.check_blocks(&*bdev)?;
+        let member = member.to_owned();
+        let metadata = metadata.map(Box::new);
+        self.ask(|answer| Control::Replace {
+            member,
             bdev,
             metadata,
             answer,
@@ -377,6 +392,18 @@ impl Volume {
     pub fn set_pace(&self, options: ProcessOptions) -> Result<(), VolumeError> {
         let sent = self.control.send(Control::Pace(options));
         sent.map_err(|_| VolumeError::Changing)
+    }
+
+    fn check_blocks(&self, bdev: &dyn Bdev) -> Result<(), VolumeError> {
+        let info = bdev.info();
+        if info.block_size != self.info.block_size {
+            return Err(VolumeError::MixedBlocks {
+                name: info.name.clone(),
+                found: info.block_size,
+                wanted: self.info.block_size,
+            });
+        }
+        Ok(())
     }
 
     fn ask(&self, control: impl FnOnce(Answer) -> Control) -> Result<Ticket, VolumeError> {

@@ -81,6 +81,7 @@ impl Shard {
             }
             let (kind, role) = match window.work {
                 Work::Rebuild(slot) => (FragmentKind::Rebuild, self.geometry.role(row, slot)),
+                Work::Replace(slot) => (FragmentKind::Copy, self.geometry.role(row, slot)),
                 Work::Resync => (FragmentKind::Rebuild, self.geometry.data()),
                 Work::Check => (FragmentKind::Check, self.geometry.data()),
                 Work::Repair => (FragmentKind::Repair, self.geometry.data()),
@@ -119,11 +120,13 @@ impl Shard {
         let row = self.geometry.row_of(number);
         let keeps = match window.work {
             Work::Rebuild(slot) => Some(slot),
+            Work::Replace(_) => Some(self.geometry.members()),
             Work::Resync => Some(self.geometry.parity_member(row)),
             Work::Check | Work::Repair => None,
         };
-        match keeps.filter(|slot| self.logs & (1 << slot) != 0) {
-            Some(slot) if self.view.online => self.out.bad.push((slot, number)),
+        let keeps = keeps.map(|slot| self.view.bay(slot));
+        match keeps.filter(|bay| self.logs & (1 << bay) != 0) {
+            Some(bay) if self.view.online => self.out.bad.push((bay, number)),
             _ => {
                 window.found.unreadable.get_or_insert(number);
             }
@@ -141,6 +144,6 @@ impl Shard {
 impl Work {
     /// Whether it is in vain once a stripe could not be worked on.
     fn needs_all(self) -> bool {
-        matches!(self, Work::Rebuild(_) | Work::Resync)
+        !matches!(self, Work::Check | Work::Repair)
     }
 }

@@ -136,7 +136,7 @@ impl Rig {
         let mut rig = Self {
             nodes: (0..2).map(node).collect(),
             disks: (0..MEMBERS).map(|_| Disk::new(bytes, page, 0)).collect(),
-            open: vec![open.collect(); 2],
+            open: vec![open.chain([None]).collect(); 2],
             asked: Vec::new(),
             mail: [VecDeque::new(), VecDeque::new()],
             ended: BTreeMap::new(),

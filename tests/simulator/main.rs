@@ -85,6 +85,11 @@ fn parity_that_does_not_match_is_made_anew_under_load() {
 }
 
 #[test]
+fn members_that_work_are_replaced_under_load() {
+    run_all(Faults::Replacement, 0..60);
+}
+
+#[test]
 fn anything_may_fail_but_nothing_is_wrong() {
     run_all(Faults::Chaos, 0..80);
 }

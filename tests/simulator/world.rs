@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use stripewise::bdev::{self, Bdev, Completion, Data, Info, Op, OpenError, Request, Status};
 use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
 use stripewise::raid::{
-    BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, Message, Node,
-    NodeConfig, ProcessOptions, Unsynced, View, VolumeError, Work,
+    BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, Message,
+    NewMember, Node, NodeConfig, ProcessOptions, Unsynced, View, VolumeError, Work,
 };
 
 use crate::disk::Disk;
@@ -33,10 +33,12 @@ pub enum Faults {
     Flaky,
     /// Parity that does not match, being resynced or repaired.
     Parity,
+    /// Members that work are replaced.
+    Replacement,
 }
 
 impl Faults {
-    pub const ALL: [Faults; 7] = [
+    pub const ALL: [Faults; 8] = [
         Faults::None,
         Faults::Latent,
         Faults::Loss,
@@ -44,6 +46,7 @@ impl Faults {
         Faults::Chaos,
         Faults::Flaky,
         Faults::Parity,
+        Faults::Replacement,
     ];
 }
 
@@ -110,7 +113,7 @@ pub struct World {
     geometry: Geometry,
     block: u32,
     nodes: Vec<Node>,
-    /// The disk that each node has open in each slot.
+    /// The disk that each node has open in each bay.
     open: Vec<Vec<Option<usize>>>,
     disks: Vec<Disk>,
     on_disk: Vec<OnDisk>,
@@ -139,6 +142,8 @@ pub struct World {
     metadata: Option<bool>,
     /// Where the data of the disks begins.
     data: u64,
+    /// Members replaced so far.
+    replaced: u32,
     /// A member that was removed and may come back.
     removed: Option<(usize, usize)>,
 }
@@ -234,7 +239,7 @@ impl World {
             geometry,
             block,
             nodes,
-            open: vec![(0..members).map(Some).collect(); node_count],
+            open: vec![(0..members).map(Some).chain([None]).collect(); node_count],
             disks: (0..members)
                 .map(|_| {
                     let bytes = member_bytes / u64::from(block) * u64::from(block);
@@ -259,6 +264,7 @@ impl World {
             failures: 0,
             metadata: metadata.map(|bitmap| bitmap.is_some()),
             data,
+            replaced: 0,
             removed: None,
             random,
         };
@@ -344,10 +350,8 @@ impl World {
         self.quiesce();
         let view = self.nodes[0].view();
         if let (Some(bitmap), true) = (self.metadata, view.online) {
-            let slots: Vec<_> = self.open[0]
-                .iter()
-                .map(|d| d.map(|d| &self.disks[d]))
-                .collect();
+            let disk = |slot| self.open[0][view.bay(slot)].map(|d| &self.disks[d]);
+            let slots: Vec<_> = (0..self.geometry.members()).map(disk).collect();
             metadata::check(&self.geometry, view, &slots, bitmap);
         }
     }
@@ -371,6 +375,14 @@ impl World {
                     .insert(lba, 1 + self.random.below(3) as u32);
             }
         }
+        let replaces = match self.faults {
+            Faults::Replacement => self.random.one_in(4),
+            Faults::Chaos => self.random.one_in(40),
+            _ => false,
+        };
+        if replaces && self.replaced < 4 {
+            self.replace();
+        }
         if self.faults == Faults::Flaky {
             let disk = self.random.below(members) as usize;
             let page = self.geometry.stripe_bytes() / self.block;
@@ -383,20 +395,21 @@ impl World {
             self.lost += 1;
             self.spare_wanted = true;
             let slot = self.random.below(members) as usize;
+            let bay = self.nodes[0].view().bay(slot);
             let by_command = match self.faults {
                 Faults::Loss => false,
                 Faults::Removal => true,
                 _ => self.random.one_in(2),
             };
             if by_command {
-                self.removed = self.open[0][slot].map(|disk| (slot, disk));
+                self.removed = self.open[0][bay].map(|disk| (slot, disk));
                 let (sender, answer) = mpsc::channel();
                 self.answers.push(answer);
                 self.nodes[0].control(Control::Remove {
-                    member: format!("disk{}", self.open[0][slot].unwrap_or(slot)),
+                    member: format!("disk{}", self.open[0][bay].unwrap_or(slot)),
                     answer: sender,
                 });
-            } else if let Some(disk) = self.open[0][slot] {
+            } else if let Some(disk) = self.open[0][bay] {
                 match self.random.one_in(2) {
                     true => self.disks[disk].gone = true,
                     false => self.disks[disk].write_faults = 1 + self.random.below(3) as u32,
@@ -412,11 +425,30 @@ impl World {
     /// tried again later.
     fn add_spare(&mut self) {
         let comes_back = self.comes_back();
-        let number = comes_back.unwrap_or(self.disks.len());
-        let name = format!("disk{number}");
+        let (bdev, metadata) = self.new_disk(comes_back);
+        let (sender, answer) = mpsc::channel();
+        self.nodes[0].control(Control::Add {
+            bdev,
+            metadata,
+            answer: sender,
+        });
+        match answer.try_recv() {
+            Ok(Err(_)) if comes_back.is_some() => {}
+            Ok(Err(_)) => drop(self.disks.pop()),
+            Ok(Ok(())) => unreachable!("no node has opened it yet"),
+            Err(_) => {
+                self.spare_wanted = false;
+                self.answers.push(answer);
+            }
+        }
+    }
+
+    /// A disk full of old bytes, or one that was there before, and what is to be written to it.
+    fn new_disk(&mut self, known: Option<usize>) -> (Arc<dyn Bdev>, Option<Box<NewMember>>) {
+        let number = known.unwrap_or(self.disks.len());
         let bytes = self.data + self.geometry.member_bytes();
         let info = Info {
-            name,
+            name: format!("disk{number}"),
             product: "simulated",
             uuid: Default::default(),
             block_size: self.block,
@@ -427,25 +459,36 @@ impl World {
             write_cache: self.random.one_in(2),
             deallocates: true,
         };
-        if comes_back.is_none() {
+        if known.is_none() {
             self.disks.push(Disk::new(bytes, self.block, 0xa5));
         }
         let metadata = self.metadata.map(|bitmap| {
-            let returns = comes_back.is_some();
-            metadata::new_member(&self.geometry, bitmap, number as u32, returns)
+            let returns = known.is_some();
+            let new = metadata::new_member(&self.geometry, bitmap, number as u32, returns);
+            Box::new(new)
         });
+        (Arc::new(SimBdev { info }), metadata)
+    }
+
+    /// Another disk is to replace one of the members.
+    fn replace(&mut self) {
+        let slot = self.random.below(self.geometry.members() as u64) as usize;
+        let Some(old) = self.open[0][self.nodes[0].view().bay(slot)] else {
+            return;
+        };
+        let (bdev, metadata) = self.new_disk(None);
         let (sender, answer) = mpsc::channel();
-        self.nodes[0].control(Control::Add {
-            bdev: Arc::new(SimBdev { info }),
-            metadata: metadata.map(Box::new),
+        self.nodes[0].control(Control::Replace {
+            member: format!("disk{old}"),
+            bdev,
+            metadata,
             answer: sender,
         });
         match answer.try_recv() {
-            Ok(Err(_)) if comes_back.is_some() => {}
             Ok(Err(_)) => drop(self.disks.pop()),
             Ok(Ok(())) => unreachable!("no node has opened it yet"),
             Err(_) => {
-                self.spare_wanted = false;
+                self.replaced += 1;
                 self.answers.push(answer);
             }
         }
@@ -911,10 +954,11 @@ impl World {
             return;
         }
         assert_eq!(view.unsynced, None, "the resync has come to its end");
-        let disks: Vec<&[u8]> = self.open[0]
-            .iter()
-            .map(|d| &self.disks[d.expect("healthy")].bytes[self.data as usize..])
-            .collect();
+        let disk = |slot| {
+            let open = self.open[0][view.bay(slot)].expect("healthy");
+            &self.disks[open].bytes[self.data as usize..]
+        };
+        let disks: Vec<&[u8]> = (0..self.geometry.members()).map(disk).collect();
         let chunk = self.geometry.chunk_bytes() as usize;
         for row in 0..self.geometry.rows() {
             let at = row as usize * chunk;

@@ -242,7 +242,7 @@ impl Metadata {
         match *job {
             Job::Flush(slot) => {
                 if self.is_written(slot, view) {
-                    self.ask(commit, slot, Op::Flush, 0, None);
+                    self.ask(commit, view.bay(slot), Op::Flush, 0, None);
                 }
             }
             Job::Page(number) => {
@@ -261,7 +261,7 @@ impl Metadata {
                     {
                         let start = behind(member, offset.into());
                         let at = start + number * PAGE as u64;
-                        self.ask(commit, slot, WRITE, at, Some(page.clone()));
+                        self.ask(commit, view.bay(slot), WRITE, at, Some(page.clone()));
                     }
                 }
             }
@@ -280,7 +280,7 @@ impl Metadata {
                 page.truncate((usize::from(log.size) * 512).min(PAGE));
                 self.bad_blocks[slot].write(&mut page);
                 if self.is_written(slot, view) {
-                    self.ask(commit, slot, WRITE, at, Some(page.freeze()));
+                    self.ask(commit, view.bay(slot), WRITE, at, Some(page.freeze()));
                 }
             }
             Job::Superblock(slot) => {
@@ -298,7 +298,7 @@ impl Metadata {
                 page.fill(0);
                 block.write(&mut page);
                 self.members[slot] = Some(block);
-                self.ask(commit, slot, WRITE, at, Some(page.freeze()));
+                self.ask(commit, view.bay(slot), WRITE, at, Some(page.freeze()));
             }
         }
         true
@@ -306,14 +306,18 @@ impl Metadata {
 
     /// Whether the member of a slot is written to.
     fn is_written(&self, slot: usize, view: &View) -> bool {
-        self.members[slot].is_some() && view.present(slot)
+        let there = match view.replacement {
+            Some(_) if slot == self.geometry.members() => true,
+            _ => view.present(slot) && self.handed_over != Some(slot),
+        };
+        self.members[slot].is_some() && there
     }
 
     fn page(&self) -> Option<BufMut> {
         self.pool.take()
     }
 
-    fn ask(&mut self, commit: &mut Commit, slot: usize, op: Op, at: u64, page: Option<Buf>) {
+    fn ask(&mut self, commit: &mut Commit, bay: usize, op: Op, at: u64, page: Option<Buf>) {
         commit.in_flight += 1;
         let block = u64::from(self.block_bytes);
         debug_assert!(
@@ -332,7 +336,7 @@ impl Metadata {
             blocks,
             data,
         };
-        self.requests.push((slot, request));
+        self.requests.push((bay, request));
     }
 
     /// All of a commit is on the members that have not failed.

@@ -85,7 +85,10 @@ impl Stored {
 pub(super) struct Metadata {
     geometry: Geometry,
     block_bytes: u32,
+    /// By slot, and behind them that of a member that is to replace another.
     members: Vec<Option<Superblock>>,
+    /// The slot whose member is not written to any more, because another has taken its place.
+    handed_over: Option<usize>,
     bad_blocks: Vec<BadBlocks>,
     /// What each device number is: the table of every superblock.
     roles: Vec<u16>,
@@ -121,7 +124,7 @@ pub(super) struct Metadata {
     pool: Pool,
     booted: (Instant, Time),
     sweep_at: Option<Instant>,
-    /// Requests to members, by slot: where they begin, in bytes of the member, is absolute.
+    /// Requests to members, by bay: where they begin, in bytes of the member, is absolute.
     pub(super) requests: Vec<(usize, Request)>,
 }
 
@@ -155,8 +158,9 @@ impl Metadata {
             block_bytes,
             roles: freshest.roles.clone(),
             events: freshest.events,
-            members: superblocks,
-            bad_blocks,
+            members: superblocks.into_iter().chain([None]).collect(),
+            handed_over: None,
+            bad_blocks: bad_blocks.into_iter().chain([BadBlocks::new(0)]).collect(),
             regions: Vec::new(),
             held: 0,
             idle: BTreeSet::new(),
@@ -201,7 +205,7 @@ impl Metadata {
         }
         for slot in 0..metadata.members.len() {
             if let Some(member) = &metadata.members[slot] {
-                metadata.enroll(member.dev_number, slot);
+                metadata.enroll(member.dev_number, slot, true);
             }
         }
         metadata
@@ -228,13 +232,13 @@ impl Metadata {
     }
 
     /// The member of a slot has this device number.
-    fn enroll(&mut self, number: u32, slot: usize) {
+    fn enroll(&mut self, number: u32, slot: usize, alone: bool) {
         let number = number as usize;
         if self.roles.len() <= number {
             self.roles.resize(number + 1, Role::Spare.number());
         }
         for (other, role) in self.roles.iter_mut().enumerate() {
-            if other != number && *role == slot as u16 {
+            if alone && other != number && *role == slot as u16 {
                 *role = Role::Faulty.number();
             }
         }
@@ -251,12 +255,50 @@ impl Metadata {
         }
     }
 
-    /// A slot has a new member.
-    pub(super) fn gain(&mut self, slot: usize, superblock: Superblock, bad: BadBlocks) {
-        self.enroll(superblock.dev_number, slot);
+    /// There is a new member in `place`, in the role of `slot`: the same, or another one whose
+    /// member it is to replace.
+    pub(super) fn gain(
+        &mut self,
+        place: usize,
+        slot: usize,
+        superblock: Superblock,
+        bad: BadBlocks,
+    ) {
+        self.enroll(superblock.dev_number, slot, place == slot);
+        let slot = place;
         self.members[slot] = Some(superblock);
         self.bad_blocks[slot] = bad;
         self.rewrite = self.marks.is_some();
+    }
+
+    /// The member behind the last slot is the member of `slot` from now on, and the one that was is
+    /// not: that is what superblocks say next.
+    pub(super) fn hand_over(&mut self, slot: usize) {
+        self.handed_over = Some(slot);
+        self.set_role(slot, Role::Faulty);
+    }
+
+    /// The member of `slot` is its member after all.
+    pub(super) fn take_back(&mut self, slot: usize) {
+        if self.handed_over.take().is_some() {
+            self.set_role(slot, Role::Slot(slot as u16));
+        }
+    }
+
+    fn set_role(&mut self, slot: usize, role: Role) {
+        if let Some(member) = &self.members[slot]
+            && let Some(entry) = self.roles.get_mut(member.dev_number as usize)
+        {
+            *entry = role.number();
+        }
+    }
+
+    /// The member behind the last slot takes the place of `slot`, whose member goes.
+    pub(super) fn swap(&mut self, slot: usize, place: usize) {
+        self.handed_over = None;
+        self.members.swap(slot, place);
+        self.bad_blocks.swap(slot, place);
+        self.members[place] = None;
     }
 
     /// The bad blocks of a slot's member.
@@ -447,12 +489,17 @@ impl Metadata {
             (true, None) => IN_SYNC,
         };
         let rebuilding = view.degraded.as_ref().filter(|d| d.slot == slot);
+        let replaces = view.replacement.filter(|_| slot == self.geometry.members());
+        let replaces = replaces.filter(|_| self.handed_over.is_none());
         block
             .features
-            .set(Features::RECOVERY_OFFSET, rebuilding.is_some());
+            .set(Features::REPLACEMENT, replaces.is_some());
+        let partial = rebuilding.is_some() || replaces.is_some();
+        block.features.set(Features::RECOVERY_OFFSET, partial);
         let guided = rebuilding.is_some_and(|d| d.stale.is_some());
         block.features.set(Features::RECOVERY_BITMAP, guided);
-        block.recovery_offset = rebuilding.map_or(0, |d| d.rebuilt * chunk);
+        let rows = rebuilding.map_or(0, |d| d.rebuilt);
+        block.recovery_offset = replaces.map_or(rows, |r| r.copied) * chunk;
         let bad = !self.bad_blocks[slot].is_empty();
         block.features.set(Features::BAD_BLOCKS, bad);
         block
