@@ -15,11 +15,13 @@
 //! | [`ppl`] | the partial parity log |
 //! | [`placement`] | where everything lies on a device |
 //! | [`disk`], [`member`] | reading and writing all of it |
+//! | [`create`] | the metadata of a new array |
 #![forbid(unsafe_code)]
 
 pub mod bad_blocks;
 pub mod bitmap;
 pub mod bitmap_header;
+pub mod create;
 pub mod disk;
 pub mod features;
 pub mod member;
@@ -35,6 +37,7 @@ pub mod time;
 pub use bad_blocks::{BadBlocks, BadBlocksError};
 pub use bitmap::Bitmap;
 pub use bitmap_header::{BitmapError, BitmapHeader, Freshness};
+pub use create::{CreateError, Created, NewArray, NewDevice, NewPolicy, create};
 pub use disk::{Disk, DiskError, FileDisk};
 pub use features::Features;
 pub use member::{AreaError, Member, MemberError, StoredBitmap};

@@ -2,6 +2,7 @@
 
 mod bad_blocks;
 mod bitmap;
+mod create;
 mod member;
 mod placement;
 mod ppl;
