@@ -15,9 +15,11 @@
 //! | [`ppl`] | the partial parity log |
 //! | [`placement`] | where everything lies on a device |
 //! | [`disk`], [`member`] | reading and writing all of it |
-//! | [`create`] | the metadata of a new array |
+//! | [`create`](mod@create) | the metadata of a new array |
+//! | [`assembly`], [`rejection`] | which members make up an array, and in which state |
 #![forbid(unsafe_code)]
 
+pub mod assembly;
 pub mod bad_blocks;
 pub mod bitmap;
 pub mod bitmap_header;
@@ -28,12 +30,14 @@ pub mod member;
 pub mod name;
 pub mod placement;
 pub mod ppl;
+pub mod rejection;
 pub mod superblock;
 pub mod support;
 #[cfg(test)]
 mod tests;
 pub mod time;
 
+pub use assembly::{Assembly, AssemblyError, Found, Seat, Standing, arrays, assemble};
 pub use bad_blocks::{BadBlocks, BadBlocksError};
 pub use bitmap::Bitmap;
 pub use bitmap_header::{BitmapError, BitmapHeader, Freshness};
@@ -44,6 +48,7 @@ pub use member::{AreaError, Member, MemberError, StoredBitmap};
 pub use name::SetName;
 pub use placement::{Placement, PlacementError};
 pub use ppl::{PplArea, PplEntry, PplError, PplHeader};
+pub use rejection::Rejection;
 pub use superblock::{BadBlockLog, Minor, Policy, Reshape, Role, Superblock, SuperblockError};
 pub use support::Unsupported;
 pub use time::Time;

@@ -1,5 +1,6 @@
 //! Checks of the format against hand-made bytes and against independent models.
 
+mod assembly;
 mod bad_blocks;
 mod bitmap;
 mod create;
