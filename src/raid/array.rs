@@ -93,8 +93,6 @@ pub(super) struct Array {
     removing: Option<(u64, Answer)>,
     /// An addition that not every node has opened.
     adding: Option<Adding>,
-    /// The superblocks that say that a member has been replaced are on their way.
-    pub(super) promoting: Option<u64>,
     closing: Vec<Answer>,
     pub(super) options: ProcessOptions,
     pub(super) metadata: Option<Metadata>,
@@ -159,7 +157,7 @@ impl Array {
                 open: name.iter().flat_map(|_| 0..nodes).collect(),
             })
             .collect();
-        let metadata = metadata.map(|m| Metadata::new(m, geometry, block_bytes));
+        let metadata = metadata.map(|m| Metadata::new(m, geometry, block_bytes, &view));
         let view_epoch = view.epoch;
         let mut array = Self {
             geometry,
@@ -171,7 +169,6 @@ impl Array {
             paused: false,
             removing: None,
             adding: None,
-            promoting: None,
             closing: Vec::new(),
             options: ProcessOptions::default(),
             metadata,
@@ -208,8 +205,7 @@ impl Array {
         for (node, region) in metadata.granted.drain(..) {
             self.outbox.push_back((node, Message::Granted(region)));
         }
-        let durable = metadata.durable();
-        if self.promoting.is_some_and(|gate| gate <= durable) {
+        if metadata.has_handed_over() {
             self.promote();
         }
         self.settle();
@@ -335,6 +331,9 @@ impl Array {
             }
             Control::Close(answer) => {
                 if let Some(metadata) = self.metadata.as_mut().filter(|_| self.view.online) {
+                    if self.process.is_some() {
+                        metadata.checkpoint();
+                    }
                     metadata.close();
                     self.closing.push(answer);
                 } else {
@@ -433,6 +432,10 @@ impl Array {
             return Err(VolumeError::NotDoubtful);
         }
         tracing::warn!("parity is taken for right as it is, by command");
+        if let Some(metadata) = &mut self.metadata {
+            metadata.trust();
+            self.gate = metadata.wish();
+        }
         let mut view = self.next_view();
         view.unsynced = None;
         self.publish(view);
@@ -455,7 +458,6 @@ impl Array {
         if self.view.degraded.as_ref().is_some_and(|d| d.slot != slot) {
             tracing::error!(member = name, %why, "second member failed: volume offline");
             self.process = None;
-            self.promoting = None;
             let mut view = self.next_view();
             view.online = false;
             return self.publish(view);
@@ -473,6 +475,9 @@ impl Array {
         if view.unsynced.as_ref().is_some_and(|u| u.fresh) {
             // All that was ever written has parity that matches, and the rest has no meaning.
             view.unsynced = None;
+            if let Some(metadata) = &mut self.metadata {
+                metadata.trust();
+            }
         }
         if view.unsynced.is_some() {
             tracing::error!(

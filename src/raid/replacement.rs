@@ -75,18 +75,13 @@ impl Array {
             return;
         };
         match &mut self.metadata {
-            Some(metadata) => {
-                metadata.hand_over(replacement.slot);
-                metadata.checkpoint();
-                self.promoting = Some(metadata.wish());
-            }
+            Some(metadata) => metadata.hand_over(replacement.slot),
             None => self.promote(),
         }
     }
 
     /// Puts the new member into its slot.
     pub(super) fn promote(&mut self) {
-        self.promoting = None;
         let Some(Replacement { slot, .. }) = self.view.replacement else {
             return;
         };
@@ -117,7 +112,6 @@ impl Array {
             None => tracing::warn!(member = name, "the replacement is given up"),
         }
         self.process = None;
-        self.promoting = None;
         if let Some(metadata) = &mut self.metadata {
             metadata.take_back(replacement.slot);
             metadata.lose(place);

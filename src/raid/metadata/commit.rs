@@ -15,6 +15,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::Metadata;
+use super::proven::Proven;
 use crate::bdev::{Data, Op, Request};
 use crate::md::{Policy, Superblock};
 use crate::memory::{Buf, BufMut, Segments};
@@ -30,6 +31,10 @@ pub(super) struct Commit {
     /// What of the present step is not issued yet.
     jobs: VecDeque<Job>,
     in_flight: u32,
+    /// The present step empties the members' caches.
+    flushes: bool,
+    /// It says that a member has been replaced.
+    hands_over: bool,
     /// The wishes that it fulfils.
     fulfils: u64,
     /// Regions whose bits it sets.
@@ -66,6 +71,8 @@ impl Commit {
             steps: steps.into(),
             jobs: VecDeque::new(),
             in_flight: 0,
+            flushes: false,
+            hands_over: false,
             fulfils: 0,
             sets: Vec::new(),
             says_dirty: None,
@@ -88,9 +95,10 @@ impl Metadata {
             // What the members say stays as it is, so that they can be assembled again as they are.
             return None;
         }
-        let wished = self.wished > self.durable || self.checkpoint || self.logs != 0;
+        let hands_over = self.handing_over.is_some() && !self.handed_over;
+        let wished = self.wished > self.durable || self.checkpoint || self.logs != 0 || hands_over;
         if wished || !self.waiting.is_empty() {
-            return Some(self.commit_wishes(wished));
+            return Some(self.commit_wishes(wished, view));
         }
         let candidates = self.idle.iter().copied();
         let idle: Vec<u64> = match view.degraded {
@@ -119,7 +127,7 @@ impl Metadata {
     }
 
     /// Bits that nodes wait for, and superblocks that were wished for.
-    fn commit_wishes(&mut self, wished: bool) -> Commit {
+    fn commit_wishes(&mut self, wished: bool, view: &View) -> Commit {
         let mut sets: Vec<u64> = self.waiting.iter().map(|&(_, region)| region).collect();
         sets.retain(|&region| !self.regions[region as usize].durable);
         sets.sort_unstable();
@@ -139,14 +147,16 @@ impl Metadata {
         self.rewrite = false;
         let mut commit = Commit::new([]);
         commit.sets = sets;
-        if std::mem::take(&mut self.checkpoint) {
+        let says = wished || !self.dirty;
+        let further = Proven::of(view, self.handing_over) != self.proven;
+        if std::mem::take(&mut self.checkpoint) || (says && further) {
             commit.steps.push_back(Step::Flush);
         }
         let logs = std::mem::take(&mut self.logs);
         if logs != 0 {
             commit.steps.push_back(Step::Logs(logs));
         }
-        if wished || !self.dirty {
+        if says {
             self.next_event(&mut commit, pages);
             commit.says_dirty = Some(self.dirty || !self.waiting.is_empty());
         } else {
@@ -189,6 +199,9 @@ impl Metadata {
             if commit.in_flight > 0 {
                 return;
             }
+            if std::mem::take(&mut commit.flushes) {
+                self.prove();
+            }
             let Some(step) = commit.steps.pop_front() else {
                 return;
             };
@@ -199,7 +212,11 @@ impl Metadata {
     fn begin_step(&mut self, commit: &mut Commit, step: Step, view: &View) {
         let slots = self.members.len();
         match step {
-            Step::Flush => commit.jobs.extend((0..slots).map(Job::Flush)),
+            Step::Flush => {
+                self.claim = Some(Proven::of(view, self.handing_over));
+                commit.flushes = true;
+                commit.jobs.extend((0..slots).map(Job::Flush));
+            }
             Step::Pages(pages) => commit.jobs.extend(pages.into_iter().map(Job::Page)),
             Step::Clear(regions) => {
                 let mut pages = BTreeSet::new();
@@ -224,6 +241,7 @@ impl Metadata {
             }
             Step::Superblocks => {
                 commit.fulfils = self.wished;
+                commit.hands_over = self.proven.replaced.is_some();
                 // Somebody may have come while the steps before this one went on.
                 if commit.says_dirty == Some(false) && self.held > 0 {
                     commit.says_dirty = Some(true);
@@ -308,7 +326,7 @@ impl Metadata {
     fn is_written(&self, slot: usize, view: &View) -> bool {
         let there = match view.replacement {
             Some(_) if slot == self.geometry.members() => true,
-            _ => view.present(slot) && self.handed_over != Some(slot),
+            _ => view.present(slot) && self.proven.replaced != Some(slot),
         };
         self.members[slot].is_some() && there
     }
@@ -342,6 +360,7 @@ impl Metadata {
     /// All of a commit is on the members that have not failed.
     pub(super) fn commit_done(&mut self, commit: &Commit) {
         self.durable = self.durable.max(commit.fulfils);
+        self.handed_over |= commit.hands_over && self.proven.replaced.is_some();
         for &region in &commit.sets {
             self.regions[region as usize].durable = true;
         }

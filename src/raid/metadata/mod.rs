@@ -7,6 +7,7 @@
 
 mod commit;
 mod intent;
+mod proven;
 
 pub(super) use intent::Intents;
 
@@ -14,10 +15,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use self::commit::Commit;
+use self::proven::Proven;
 use super::geometry::Geometry;
 use super::message::NodeId;
 use super::regions::Regions;
-use super::view::View;
+use super::view::{Degraded, View};
 use crate::bdev::{Request, Status};
 use crate::md::superblock::IN_SYNC;
 use crate::md::{BadBlocks, Bitmap, BitmapHeader, Features, Role, Superblock, Time};
@@ -87,8 +89,14 @@ pub(super) struct Metadata {
     block_bytes: u32,
     /// By slot, and behind them that of a member that is to replace another.
     members: Vec<Option<Superblock>>,
-    /// The slot whose member is not written to any more, because another has taken its place.
-    handed_over: Option<usize>,
+    /// What superblocks may say of processes, and what they may once caches are empty that are
+    /// being emptied.
+    proven: Proven,
+    claim: Option<Proven>,
+    /// The slot whose member is to be said to be replaced.
+    handing_over: Option<usize>,
+    /// The members say so.
+    handed_over: bool,
     bad_blocks: Vec<BadBlocks>,
     /// What each device number is: the table of every superblock.
     roles: Vec<u16>,
@@ -116,7 +124,7 @@ pub(super) struct Metadata {
     logs: u64,
     /// Every page of the bitmap is to be written: a member is new.
     rewrite: bool,
-    /// What is written may be on its way through the members' caches: a checkpoint flushes first.
+    /// What was written is to be on the members for good before the next superblocks say so.
     checkpoint: bool,
     /// The array is being closed: regions are given back, and the array is clean, at once.
     closing: bool,
@@ -138,7 +146,12 @@ struct Region {
 }
 
 impl Metadata {
-    pub(super) fn new(config: MetadataConfig, geometry: Geometry, block_bytes: u32) -> Self {
+    pub(super) fn new(
+        config: MetadataConfig,
+        geometry: Geometry,
+        block_bytes: u32,
+        view: &View,
+    ) -> Self {
         let MetadataConfig {
             stored,
             pool,
@@ -159,7 +172,10 @@ impl Metadata {
             roles: freshest.roles.clone(),
             events: freshest.events,
             members: superblocks.into_iter().chain([None]).collect(),
-            handed_over: None,
+            proven: Proven::of(view, None),
+            claim: None,
+            handing_over: None,
+            handed_over: false,
             bad_blocks: bad_blocks.into_iter().chain([BadBlocks::new(0)]).collect(),
             regions: Vec::new(),
             held: 0,
@@ -248,6 +264,14 @@ impl Metadata {
     /// The member of a slot has failed, or was removed.
     pub(super) fn lose(&mut self, slot: usize) {
         self.logs &= !(1 << slot);
+        if self.proven.rebuilt.is_some_and(|(s, _)| s == slot) {
+            self.proven.rebuilt = None;
+            self.claim = None;
+        }
+        if slot == self.geometry.members() {
+            self.proven.copied = None;
+            self.claim = None;
+        }
         if let Some(member) = self.members[slot].take()
             && let Some(role) = self.roles.get_mut(member.dev_number as usize)
         {
@@ -265,6 +289,11 @@ impl Metadata {
         bad: BadBlocks,
     ) {
         self.enroll(superblock.dev_number, slot, place == slot);
+        match place == slot {
+            true => self.proven.rebuilt = Some((slot, 0)),
+            false => self.proven.copied = Some(0),
+        }
+        self.claim = None;
         let slot = place;
         self.members[slot] = Some(superblock);
         self.bad_blocks[slot] = bad;
@@ -274,15 +303,40 @@ impl Metadata {
     /// The member behind the last slot is the member of `slot` from now on, and the one that was is
     /// not: that is what superblocks say next.
     pub(super) fn hand_over(&mut self, slot: usize) {
-        self.handed_over = Some(slot);
-        self.set_role(slot, Role::Faulty);
+        self.handing_over = Some(slot);
+        self.stirred = true;
+    }
+
+    /// Whether the members say so.
+    pub(super) fn has_handed_over(&self) -> bool {
+        self.handed_over
     }
 
     /// The member of `slot` is its member after all.
     pub(super) fn take_back(&mut self, slot: usize) {
-        if self.handed_over.take().is_some() {
+        self.handing_over = None;
+        self.handed_over = false;
+        self.claim = None;
+        if self.proven.replaced.take().is_some() {
             self.set_role(slot, Role::Slot(slot as u16));
         }
+    }
+
+    /// The members' caches are empty.
+    pub(super) fn prove(&mut self) {
+        let Some(claim) = self.claim.take() else {
+            return;
+        };
+        self.proven = claim;
+        if let Some(slot) = claim.replaced {
+            self.set_role(slot, Role::Faulty);
+        }
+    }
+
+    /// Parity is taken for right, whatever it is.
+    pub(super) fn trust(&mut self) {
+        self.proven.synced = None;
+        self.claim = None;
     }
 
     fn set_role(&mut self, slot: usize, role: Role) {
@@ -295,7 +349,14 @@ impl Metadata {
 
     /// The member behind the last slot takes the place of `slot`, whose member goes.
     pub(super) fn swap(&mut self, slot: usize, place: usize) {
-        self.handed_over = None;
+        self.handing_over = None;
+        self.handed_over = false;
+        self.claim = None;
+        self.proven = Proven {
+            copied: None,
+            replaced: None,
+            ..self.proven
+        };
         self.members.swap(slot, place);
         self.bad_blocks.swap(slot, place);
         self.members[place] = None;
@@ -483,23 +544,24 @@ impl Metadata {
         block.updated = Time::from_seconds(wall.seconds() + passed);
         block.events = self.events;
         block.roles.clone_from(&self.roles);
-        block.resync_offset = match (clean, &view.unsynced) {
+        block.resync_offset = match (clean, self.proven.synced) {
             (false, _) => 0,
-            (true, Some(unsynced)) => unsynced.from * chunk,
+            (true, Some(rows)) => rows * chunk,
             (true, None) => IN_SYNC,
         };
-        let rebuilding = view.degraded.as_ref().filter(|d| d.slot == slot);
-        let replaces = view.replacement.filter(|_| slot == self.geometry.members());
-        let replaces = replaces.filter(|_| self.handed_over.is_none());
+        let rebuilding = self.proven.rebuilt.filter(|(s, _)| *s == slot);
+        let is_extra = slot == self.geometry.members() && self.proven.replaced.is_none();
+        let replaces = self.proven.copied.filter(|_| is_extra);
         block
             .features
             .set(Features::REPLACEMENT, replaces.is_some());
         let partial = rebuilding.is_some() || replaces.is_some();
         block.features.set(Features::RECOVERY_OFFSET, partial);
-        let guided = rebuilding.is_some_and(|d| d.stale.is_some());
+        let guided = |d: &Degraded| d.slot == slot && d.stale.is_some();
+        let guided = rebuilding.is_some() && view.degraded.as_ref().is_some_and(guided);
         block.features.set(Features::RECOVERY_BITMAP, guided);
-        let rows = rebuilding.map_or(0, |d| d.rebuilt);
-        block.recovery_offset = replaces.map_or(rows, |r| r.copied) * chunk;
+        let rows = rebuilding.map_or(0, |(_, rows)| rows);
+        block.recovery_offset = replaces.unwrap_or(rows) * chunk;
         let bad = !self.bad_blocks[slot].is_empty();
         block.features.set(Features::BAD_BLOCKS, bad);
         block
