@@ -311,7 +311,12 @@ impl Router {
         let host = &mut self.requests[at as usize];
         let members = self.geometry.members();
         for bay in 0..=members.min(63) {
-            if self.write_caches & (1 << bay) != 0 && self.view.occupies(bay, members) {
+            if !self.view.occupies(bay, members) {
+                // It is lost, with what was in its cache. If not everybody knows that yet, it could
+                // come back as if it had all.
+                let known = !self.settled.occupies(bay, members);
+                host.unflushed |= u64::from(!known) << bay;
+            } else if self.write_caches & (1 << bay) != 0 {
                 host.left += 1;
                 let request = Request {
                     token: u64::from(at) << 24 | bay as u64,
@@ -323,7 +328,7 @@ impl Router {
                 self.parts.push_back(Part::Member(bay, request));
             }
         }
-        self.end_if_done(at);
+        self.settle(at);
     }
 
     /// A member answered a part. Returns what to report of the member, if it failed.

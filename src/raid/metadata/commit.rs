@@ -215,6 +215,10 @@ impl Metadata {
             Step::Flush => {
                 self.claim = Some(Proven::of(view, self.handing_over));
                 commit.flushes = true;
+                // What is held now may be written at any time.
+                let held = (0..self.regions.len() as u64)
+                    .filter(|&r| self.regions[r as usize].holders > 0);
+                self.written = held.collect();
                 commit.jobs.extend((0..slots).map(Job::Flush));
             }
             Step::Pages(pages) => commit.jobs.extend(pages.into_iter().map(Job::Page)),
@@ -222,7 +226,7 @@ impl Metadata {
                 let mut pages = BTreeSet::new();
                 for region in regions {
                     // Somebody may have come while the steps before this one went on.
-                    if !self.may_clear(region, view) {
+                    if !self.may_clear(region, view) || self.written.contains(&region) {
                         continue;
                     }
                     self.regions[region as usize].durable = false;
@@ -243,7 +247,8 @@ impl Metadata {
                 commit.fulfils = self.wished;
                 commit.hands_over = self.proven.replaced.is_some();
                 // Somebody may have come while the steps before this one went on.
-                if commit.says_dirty == Some(false) && self.held > 0 {
+                let written = self.held > 0 || !self.written.is_empty();
+                if self.dirty && commit.says_dirty == Some(false) && written {
                     commit.says_dirty = Some(true);
                 }
                 // Who comes from now on is granted nothing before the next commit has said so.

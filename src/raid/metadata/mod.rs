@@ -108,6 +108,8 @@ pub(super) struct Metadata {
     held: u32,
     /// Marked regions that nobody holds.
     idle: BTreeSet<u64>,
+    /// Regions granted since the members' caches were emptied last, or began to be.
+    written: BTreeSet<u64>,
     /// Something has happened since there was nothing to write, under the view of this epoch.
     stirred: bool,
     epoch: u64,
@@ -180,6 +182,7 @@ impl Metadata {
             regions: Vec::new(),
             held: 0,
             idle: BTreeSet::new(),
+            written: BTreeSet::new(),
             stirred: true,
             epoch: 0,
             marks,
@@ -459,6 +462,7 @@ impl Metadata {
                 region.holders += 1;
                 self.held += 1;
                 self.idle.remove(&at);
+                self.written.insert(at);
                 self.granted.push((node, at));
             }
             !region.durable
