@@ -33,15 +33,6 @@ pub trait Disk {
     /// # Errors
     /// [`DiskError`]; then nothing is known of what was written since the last time.
     fn flush(&mut self) -> Result<(), DiskError>;
-
-    /// Writes the bytes at `offset` so that they are durable on return.
-    ///
-    /// # Errors
-    /// [`DiskError`], as of writing and flushing.
-    fn write_durable(&mut self, offset: u64, from: &[u8]) -> Result<(), DiskError> {
-        self.write(offset, from)?;
-        self.flush()
-    }
 }
 
 /// A read or write that did not happen.
@@ -104,20 +95,28 @@ pub fn read_span(disk: &mut dyn Disk, offset: u64, len: usize) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// Writes bytes at any `offset`, so that they are durable on return. What shares a block with them is read
-/// first and stays.
+/// Writes bytes at any `offset`. What shares a block with them is read first and stays.
 ///
 /// # Errors
 /// [`DiskError`], if they can't be written or do not exist.
 pub fn write_span(disk: &mut dyn Disk, offset: u64, from: &[u8]) -> Result<(), DiskError> {
     let (start, whole) = blocks_around(disk, offset, from.len())?;
     if (start, whole) == (offset, from.len()) {
-        return disk.write_durable(offset, from);
+        return disk.write(offset, from);
     }
     let mut bytes = vec![0; whole];
     disk.read(start, &mut bytes)?;
     bytes[(offset - start) as usize..][..from.len()].copy_from_slice(from);
-    disk.write_durable(start, &bytes)
+    disk.write(start, &bytes)
+}
+
+/// Writes bytes at any `offset`, so that they are durable on return; see [`write_span`].
+///
+/// # Errors
+/// [`DiskError`], as of writing and flushing.
+pub fn write_span_durable(disk: &mut dyn Disk, offset: u64, from: &[u8]) -> Result<(), DiskError> {
+    write_span(disk, offset, from)?;
+    disk.flush()
 }
 
 /// Memory as a device with blocks of 512 bytes, durable at once.

@@ -2,7 +2,7 @@
 
 use super::bitmap::area_bytes;
 use super::bitmap_header::HEADER_BYTES;
-use super::disk::{read_span, write_span};
+use super::disk::{read_span, write_span_durable};
 use super::placement::{Area, DEVICE_SECTORS_MIN};
 use super::ppl::{self, Found};
 use super::superblock::Minor;
@@ -242,7 +242,7 @@ fn read_ppl(
 pub fn write_superblock(disk: &mut dyn Disk, superblock: &Superblock) -> Result<(), DiskError> {
     let mut bytes = superblock.to_bytes();
     bytes.resize(superblock.sectors() as usize * SECTOR as usize, 0);
-    write_span(disk, superblock.super_offset * SECTOR, &bytes)
+    write_span_durable(disk, superblock.super_offset * SECTOR, &bytes)
 }
 
 /// Writes a bitmap, header and bits, where the superblock says; it is durable on return.
@@ -259,7 +259,7 @@ pub fn write_bitmap(
         return Ok(());
     };
     let at = byte_beside(superblock, offset.into())?;
-    write_span(disk, at, &bits.to_bytes(header, SECTOR as usize))?;
+    write_span_durable(disk, at, &bits.to_bytes(header, SECTOR as usize))?;
     Ok(())
 }
 
@@ -280,7 +280,7 @@ pub fn write_bitmap_page(
     let at = byte_beside(superblock, offset.into())?;
     let mut bytes = vec![0; bits.page_bytes(page, SECTOR as usize)];
     bits.render(page, header, &mut bytes);
-    write_span(disk, at + page * PAGE as u64, &bytes)?;
+    write_span_durable(disk, at + page * PAGE as u64, &bytes)?;
     Ok(())
 }
 
@@ -301,7 +301,7 @@ pub fn write_bad_blocks(
     let at = byte_beside(superblock, log.offset.into())?;
     let mut bytes = vec![0; usize::from(log.size) * SECTOR as usize];
     bad_blocks.write(&mut bytes);
-    write_span(disk, at, &bytes)?;
+    write_span_durable(disk, at, &bytes)?;
     Ok(())
 }
 
@@ -315,9 +315,9 @@ pub fn write_empty_ppl(disk: &mut dyn Disk, superblock: &Superblock) -> Result<(
         return Ok(());
     };
     let at = byte_beside(superblock, offset.into())?;
-    write_span(disk, at, &vec![0; usize::from(size) * SECTOR as usize])?;
+    write_span_durable(disk, at, &vec![0; usize::from(size) * SECTOR as usize])?;
     let header = PplHeader::empty(&superblock.set_uuid);
-    write_span(disk, at, &header.to_bytes())?;
+    write_span_durable(disk, at, &header.to_bytes())?;
     Ok(())
 }
 
@@ -335,7 +335,7 @@ pub fn zero_superblock(disk: &mut dyn Disk) -> Result<usize, DiskError> {
             Err(error) if !matches!(error, SuperblockError::Magic(_)) => SECTOR,
             _ => continue,
         };
-        write_span(disk, at * SECTOR, &vec![0; len as usize])?;
+        write_span_durable(disk, at * SECTOR, &vec![0; len as usize])?;
         zeroed += 1;
     }
     Ok(zeroed)

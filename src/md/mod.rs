@@ -17,6 +17,7 @@
 //! | [`disk`], [`member`] | reading and writing all of it |
 //! | [`create`](mod@create) | the metadata of a new array |
 //! | [`assembly`], [`rejection`] | which members make up an array, and in which state |
+//! | [`layout`], [`replay`](mod@replay) | recovery from the partial parity log |
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -26,11 +27,13 @@ pub mod bitmap_header;
 pub mod create;
 pub mod disk;
 pub mod features;
+pub mod layout;
 pub mod member;
 pub mod name;
 pub mod placement;
 pub mod ppl;
 pub mod rejection;
+pub mod replay;
 pub mod superblock;
 pub mod support;
 #[cfg(test)]
@@ -49,6 +52,7 @@ pub use name::SetName;
 pub use placement::{Placement, PlacementError};
 pub use ppl::{PplArea, PplEntry, PplError, PplHeader};
 pub use rejection::Rejection;
+pub use replay::{LogMember, Lost, Mismatch, Replay, ReplayError, empty_logs, replay};
 pub use superblock::{BadBlockLog, Minor, Policy, Reshape, Role, Superblock, SuperblockError};
 pub use support::Unsupported;
 pub use time::Time;

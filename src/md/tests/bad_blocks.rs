@@ -132,6 +132,8 @@ fn sectors_that_an_entry_can_not_hold_are_refused() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn it_is_a_set_of_sectors(
         steps in prop::collection::vec((any::<bool>(), 0u64..3000, 1u64..1200), 1..40),

@@ -256,7 +256,10 @@ fn what_is_made_is_found_on_the_devices() {
                     .area(Area::Data)
                     .expect("there");
                 let data = &disk.bytes[data.start as usize * 512..data.end as usize * 512];
-                assert!(data.iter().all(|&b| b == 0xa5), "data are left alone");
+                assert!(
+                    data.chunks(512).all(|sector| sector == [0xa5; 512]),
+                    "data are left alone"
+                );
             }
         }
     }

@@ -4,9 +4,11 @@ mod assembly;
 mod bad_blocks;
 mod bitmap;
 mod create;
+mod layout;
 mod member;
 mod placement;
 mod ppl;
+mod replay;
 mod superblock;
 
 use uuid::Uuid;
