@@ -85,19 +85,15 @@ impl Delay {
     }
 }
 
-impl Bdev for Delay {
-    fn info(&self) -> &Info {
-        &self.info
-    }
-
-    fn open(&self) -> Result<Box<dyn Channel>, OpenError> {
-        let base = self.base.open()?;
+impl Delay {
+    /// A channel over one of the base.
+    fn over(&self, base: Box<dyn Channel>) -> Box<dyn Channel> {
         let l = self.latencies;
         let lanes = [l.avg_read, l.p99_read, l.avg_write, l.p99_write].map(|us| Lane {
             delay: Duration::from_micros(us),
             waiting: VecDeque::new(),
         });
-        Ok(Box::new(DelayChannel {
+        Box::new(DelayChannel {
             name: self.info.name.clone(),
             block_size: self.info.block_size,
             base,
@@ -106,7 +102,21 @@ impl Bdev for Delay {
             lanes,
             dice: 1,
             stat: IoStat::default(),
-        }))
+        })
+    }
+}
+
+impl Bdev for Delay {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn open(&self) -> Result<Box<dyn Channel>, OpenError> {
+        Ok(self.over(self.base.open()?))
+    }
+
+    fn open_briefly(&self) -> Result<Box<dyn Channel>, OpenError> {
+        Ok(self.over(self.base.open_briefly()?))
     }
 
     fn driver_specific(&self) -> Value {

@@ -97,6 +97,15 @@ pub trait Bdev: Debug + Send + Sync {
     /// What the operating system or the device said, with the device's name.
     fn open(&self) -> Result<Box<dyn Channel>, OpenError>;
 
+    /// Opens it for a thread that is no reactor and has a few requests only, as the control thread
+    /// has when it reads what a device holds. Spares what pays only for many.
+    ///
+    /// # Errors
+    /// As [`Bdev::open`].
+    fn open_briefly(&self) -> Result<Box<dyn Channel>, OpenError> {
+        self.open()
+    }
+
     /// Counts of this kind of device, as SPDK's `bdev_get_iostat` shows them under
     /// `driver_specific`; null where there are none.
     fn statistics(&self) -> serde_json::Value {

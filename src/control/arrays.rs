@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -400,6 +401,29 @@ impl Arrays {
                 *slot = now.name;
             }
         }
+    }
+
+    /// Has the members of every started volume say that it is clean, now that nobody writes to it
+    /// any more. Says whether all of them do within `patience`.
+    pub fn close(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let started = self
+            .arrays
+            .iter()
+            .filter_map(|(name, array)| Some((name, array.volume.as_ref()?)));
+        let closing: Vec<_> = started.map(|(name, v)| (name, v.close())).collect();
+        let mut all = true;
+        for (name, asked) in closing {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Err(error) = asked.and_then(|ticket| ticket.wait(left)) {
+                tracing::error!(
+                    "RAID volume {name}: its members do not say that it is clean: {error}; the \
+                     next start makes parity match again"
+                );
+                all = false;
+            }
+        }
+        all
     }
 
     /// Rebuilds at this pace from now on, in every volume.

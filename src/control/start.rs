@@ -79,15 +79,18 @@ impl Machine {
         }
     }
 
-    /// Ends what hosts do, giving their commands until `patience` has passed, and then the
-    /// reactors. Says whether everything came to a good end.
-    pub fn stop(mut self, patience: Duration) -> bool {
+    /// Ends what hosts do, giving their commands until `patience` has passed, then what `last`
+    /// does while the devices are still open, and then the reactors. Says whether everything came
+    /// to a good end.
+    pub fn stop(mut self, patience: Duration, last: impl FnOnce() -> bool) -> bool {
         let clean = self.target.stop(Instant::now() + patience);
         if !clean {
             tracing::warn!("hosts had commands under way when the time was up");
         }
+        let closed = last();
+        let told = self.target.finish();
         let ended = self.reactors.map_or(Ok(()), Reactors::join);
-        clean && ended.is_ok()
+        clean && closed && told && ended.is_ok()
     }
 }
 

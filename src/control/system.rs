@@ -101,14 +101,16 @@ impl System {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Ends everything: hosts' commands are given `patience` to end, then the reactors leave, and
-    /// what file members hold is made durable. Says whether everything came to a good end.
+    /// Ends everything: hosts' commands are given `patience` to end, then volumes close, the
+    /// reactors leave, and what file members hold is made durable. Says whether everything came to
+    /// a good end.
     pub fn stop(self, patience: Duration) -> bool {
         let machine = Machine {
             target: self.target,
             reactors: self.reactors,
         };
-        let clean = machine.stop(patience);
+        let arrays = self.arrays;
+        let clean = machine.stop(patience, || arrays.close(CLOSE_PATIENCE));
         let mut synced = true;
         for path in self.devices.files() {
             let done = File::open(path).and_then(|file| file.sync_all());
@@ -297,6 +299,9 @@ impl System {
 fn wakers(reactors: &Option<Reactors>) -> &[Waker] {
     reactors.as_ref().map_or(&[], |r| r.wakers())
 }
+
+/// How long volumes may take until their members say that they are clean.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// [`System::ticks`] in a second.
 pub const TICK_RATE: u64 = 1_000_000_000;

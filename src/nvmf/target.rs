@@ -637,9 +637,9 @@ impl Target {
         [resume, takeover, backlog].into_iter().flatten().min()
     }
 
-    /// Stops serving: listeners closed, new commands refused, those in flight given until
-    /// `deadline` to end, connections closed. Waits for reactors. Returns whether everything
-    /// ended in time.
+    /// Stops serving hosts: listeners closed, new commands refused, those in flight given until
+    /// `deadline` to end, connections closed. Devices stay open until [`Target::finish`]. Waits for
+    /// reactors. Returns whether everything ended in time.
     pub fn stop(&mut self, deadline: Instant) -> bool {
         self.stopping = true;
         if let Some(hub) = &mut self.hub {
@@ -649,10 +649,16 @@ impl Target {
         // At the deadline the groups give up, and have to be heard.
         let last = deadline + self.setup.confirmation;
         let stopped = self.wait_until(last, |target| target.groups.all_stopped());
-        // Only now: what one group still had to do may have needed the devices of another.
+        stopped && !self.unclean
+    }
+
+    /// Lets the poll groups end, once [`Target::stop`] is over: what one of them still had to do may
+    /// have needed the devices of another. Waits for reactors, as long as a call does at most.
+    /// Returns whether all of them have heard it.
+    pub fn finish(&mut self) -> bool {
         self.groups.broadcast(|| GroupCommand::Finish);
-        let told = self.wait_until(last, |target| target.groups.all_sent());
-        stopped && told && !self.unclean
+        let last = Instant::now() + self.setup.confirmation;
+        self.wait_until(last, |target| target.groups.all_sent())
     }
 
     /// Takes a connection that was accepted.

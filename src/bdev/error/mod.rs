@@ -81,12 +81,9 @@ impl ErrorBdev {
     }
 }
 
-impl Bdev for ErrorBdev {
-    fn info(&self) -> &Info {
-        &self.info
-    }
-
-    fn open(&self) -> Result<Box<dyn Channel>, OpenError> {
+impl ErrorBdev {
+    /// A channel over one of the base.
+    fn over(&self, base: Box<dyn Channel>) -> Result<Box<dyn Channel>, OpenError> {
         let name = &self.info.name;
         let no_memory = |reason: String| OpenError {
             name: name.clone(),
@@ -100,7 +97,7 @@ impl Bdev for ErrorBdev {
         Ok(Box::new(ErrorChannel {
             name: name.clone(),
             block_size: self.info.block_size,
-            base: self.base.open()?,
+            base,
             table: self.table.clone(),
             running: Slots::new(DEPTH),
             arrived: Vec::new(),
@@ -111,6 +108,20 @@ impl Bdev for ErrorBdev {
             spoiled,
             stat: IoStat::default(),
         }))
+    }
+}
+
+impl Bdev for ErrorBdev {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn open(&self) -> Result<Box<dyn Channel>, OpenError> {
+        self.over(self.base.open()?)
+    }
+
+    fn open_briefly(&self) -> Result<Box<dyn Channel>, OpenError> {
+        self.over(self.base.open_briefly()?)
     }
 
     fn driver_specific(&self) -> Value {

@@ -45,14 +45,15 @@ pub(super) struct UringChannel {
 }
 
 impl UringChannel {
-    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, OpenError> {
+    /// A channel with these arenas registered.
+    pub(super) fn new(shared: Arc<Shared>, arenas: &[Arena]) -> Result<Self, OpenError> {
         let refused = |what: &str, error: &dyn std::fmt::Display| OpenError {
             name: shared.info.name.clone(),
             reason: format!("{}: {what}: {error}", shared.path.display()),
         };
         let mut ring = Ring::new(DEPTH, shared.medium.as_fd())
             .map_err(|e| refused("io_uring cannot be set up", &e))?;
-        if let Err(error) = ring.register(&shared.arenas)
+        if let Err(error) = ring.register(arenas)
             && !shared.unregistered.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(

@@ -124,7 +124,12 @@ impl Bdev for Uring {
     }
 
     fn open(&self) -> Result<Box<dyn Channel>, OpenError> {
-        Ok(Box::new(UringChannel::new(self.shared.clone())?))
+        let arenas = &self.shared.arenas;
+        Ok(Box::new(UringChannel::new(self.shared.clone(), arenas)?))
+    }
+
+    fn open_briefly(&self) -> Result<Box<dyn Channel>, OpenError> {
+        Ok(Box::new(UringChannel::new(self.shared.clone(), &[])?))
     }
 
     fn driver_specific(&self) -> Value {

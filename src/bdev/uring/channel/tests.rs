@@ -45,7 +45,7 @@ fn stuck() -> (UringChannel, File) {
         zeroes: AtomicBool::new(true),
         unregistered: AtomicBool::new(false),
     };
-    let channel = UringChannel::new(Arc::new(shared)).unwrap();
+    let channel = UringChannel::new(Arc::new(shared), &[]).unwrap();
     (channel, File::from(writer))
 }
 
