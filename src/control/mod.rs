@@ -9,6 +9,7 @@
 
 mod arrays;
 mod devices;
+mod disk;
 mod error;
 mod log;
 mod start;
@@ -16,6 +17,7 @@ mod system;
 
 pub use arrays::{Addition, ArrayInfo, ArrayOptions, ArrayState, Arrays, Change, Place, SlotInfo};
 pub use devices::{Devices, Kind};
+pub use disk::MemberDisk;
 pub use error::ControlError;
 pub use log::{LogLevel, LogSwitch};
 pub use start::{Machine, StartError};

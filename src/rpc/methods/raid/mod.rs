@@ -1,0 +1,188 @@
+//! Methods of RAID volumes.
+
+mod batching;
+mod create;
+mod describe;
+#[cfg(test)]
+mod tests;
+
+pub use describe::describe;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use self::create::bdev_raid_create;
+use super::changing::Changing;
+use super::{Answer, Method, Params, When};
+use crate::control::{ArrayState, System};
+use crate::rpc::RpcError;
+
+/// This family's methods.
+pub const METHODS: &[Method] = &[
+    Method {
+        name: "bdev_raid_create",
+        aliases: &["construct_raid_bdev"],
+        when: When::Runtime,
+        params: &[
+            "name",
+            "strip_size_kb",
+            "raid_level",
+            "base_bdevs",
+            "uuid?",
+            "superblock?",
+            "layout?",
+            "stripe_size_kb?",
+            "shard_run?",
+            "batching?",
+        ],
+        help: "Makes a RAID5 volume; it starts when all of its members are there",
+        run: bdev_raid_create,
+    },
+    Method {
+        name: "bdev_raid_delete",
+        aliases: &["destroy_raid_bdev"],
+        when: When::Runtime,
+        params: &["name", "clear_sb?"],
+        help: "Deletes a RAID volume; its members stay",
+        run: bdev_raid_delete,
+    },
+    Method {
+        name: "bdev_raid_get_bdevs",
+        aliases: &["get_raid_bdevs"],
+        when: When::Runtime,
+        params: &["category"],
+        help: "Lists RAID volumes: all, online, configuring or offline",
+        run: bdev_raid_get_bdevs,
+    },
+    Method {
+        name: "bdev_raid_add_base_bdev",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["raid_bdev", "base_bdev"],
+        help: "Puts a device into the free slot of a RAID volume and rebuilds it",
+        run: bdev_raid_add_base_bdev,
+    },
+    Method {
+        name: "bdev_raid_remove_base_bdev",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name"],
+        help: "Takes a member out of its RAID volume",
+        run: bdev_raid_remove_base_bdev,
+    },
+    Method {
+        name: "bdev_raid_set_options",
+        aliases: &[],
+        when: When::Always,
+        params: &["process_window_size_kb?", "process_max_bandwidth_mb_sec?"],
+        help: "Sets how fast rebuilds go",
+        run: bdev_raid_set_options,
+    },
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delete {
+    name: String,
+    // There is no superblock to clear.
+    #[serde(rename = "clear_sb")]
+    _clear_sb: Option<bool>,
+}
+
+fn bdev_raid_delete(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: Delete = params.read()?;
+    system.delete_array(&p.name)?;
+    Ok(true.into())
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Category {
+    All,
+    Online,
+    Configuring,
+    Offline,
+}
+
+impl Category {
+    fn includes(self, state: ArrayState) -> bool {
+        match self {
+            Category::All => true,
+            Category::Online => state == ArrayState::Online,
+            Category::Configuring => state == ArrayState::Configuring,
+            Category::Offline => state == ArrayState::Offline,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetBdevs {
+    category: Category,
+}
+
+fn bdev_raid_get_bdevs(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: GetBdevs = params.read()?;
+    let infos = system.arrays.infos(&system.devices);
+    let shown = infos
+        .iter()
+        .filter(|i| p.category.includes(i.state))
+        .map(|info| {
+            let mut object = Map::new();
+            object.insert("name".into(), info.options.name.clone().into());
+            object.extend(describe(info));
+            Value::Object(object)
+        });
+    Ok(shown.collect::<Vec<_>>().into())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddBase {
+    raid_bdev: String,
+    base_bdev: String,
+}
+
+fn bdev_raid_add_base_bdev(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: AddBase = params.read()?;
+    let change = system.add_member(&p.raid_bdev, &p.base_bdev)?;
+    Ok(change.map_or_else(|| true.into(), Changing::answer))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveBase {
+    name: String,
+}
+
+fn bdev_raid_remove_base_bdev(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: RemoveBase = params.read()?;
+    let change = system.remove_member(&p.name)?;
+    Ok(change.map_or_else(|| true.into(), Changing::answer))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetOptions {
+    process_window_size_kb: Option<u32>,
+    process_max_bandwidth_mb_sec: Option<u32>,
+}
+
+fn bdev_raid_set_options(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: SetOptions = params.read()?;
+    let mut rebuild = system.arrays.rebuild();
+    match p.process_window_size_kb {
+        Some(0) => {
+            return Err(RpcError::invalid_params(
+                "process_window_size_kb: must be 1 or more; leave it out for what it is now",
+            ));
+        }
+        Some(kb) => rebuild.window_bytes = u64::from(kb) << 10,
+        None => {}
+    }
+    if let Some(mb) = p.process_max_bandwidth_mb_sec {
+        rebuild.bytes_per_second = u64::from(mb) << 20;
+    }
+    system.arrays.set_rebuild(rebuild)?;
+    Ok(true.into())
+}
