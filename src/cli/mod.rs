@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod banner;
+mod client;
 mod log;
 mod perf;
 mod rpc;

@@ -1,13 +1,10 @@
 //! `stripewise rpc`: one call to a serving process.
 
-use std::io::{self, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io::{self, Write};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::serve::DEFAULT_SOCKET;
+use super::client::{Client, ClientError};
 
 /// Parameters are KEY=VALUE pairs or one JSON object. A VALUE that is JSON is taken as such, and
 /// as a string otherwise; a dot in a KEY goes one object deeper.
@@ -20,12 +17,8 @@ use super::serve::DEFAULT_SOCKET;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// The socket of the serving process.
-    #[arg(short, long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
-    /// Seconds to wait for the answer.
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
-    timeout: u32,
+    #[command(flatten)]
+    client: Client,
     /// The method; rpc_get_methods lists them.
     method: String,
     /// Its parameters.
@@ -39,35 +32,9 @@ pub enum RpcCallError {
     /// A parameter is not of the form.
     #[error("{0}")]
     Params(String),
-    /// Nobody is there.
-    #[error(
-        "cannot reach {}: {source}; is `stripewise serve` running, and is this its socket (-s)?",
-        path.display()
-    )]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// The answer did not come, or was cut off.
-    #[error("{method}: no answer: {reason}")]
-    NoAnswer {
-        /// The method.
-        method: String,
-        /// What happened.
-        reason: String,
-    },
-    /// The method failed.
-    #[error("{method}: {message} (code {code})")]
-    Failed {
-        /// The method.
-        method: String,
-        /// The error's code.
-        code: i64,
-        /// What it says.
-        message: String,
-    },
+    /// The call came to nothing.
+    #[error(transparent)]
+    Client(#[from] ClientError),
 }
 
 impl Args {
@@ -77,61 +44,11 @@ impl Args {
     /// [`RpcCallError`].
     pub fn run(self) -> Result<(), RpcCallError> {
         let params = parse_params(&self.params).map_err(RpcCallError::Params)?;
-        let result = self.call(params)?;
+        let result = self.client.call(&self.method, params)?;
         let text = serde_json::to_string_pretty(&result).expect("a value is always JSON");
         // A reader that has left is no failure of the call.
         let _ = writeln!(io::stdout(), "{text}");
         Ok(())
-    }
-
-    fn call(&self, params: Option<Value>) -> Result<Value, RpcCallError> {
-        let stream = UnixStream::connect(&self.socket).map_err(|source| RpcCallError::Connect {
-            path: self.socket.clone(),
-            source,
-        })?;
-        let mut response =
-            self.exchange(stream, params)
-                .map_err(|reason| RpcCallError::NoAnswer {
-                    method: self.method.clone(),
-                    reason,
-                })?;
-        if let Some(result) = response.get_mut("result") {
-            return Ok(result.take());
-        }
-        let error = &response["error"];
-        Err(RpcCallError::Failed {
-            method: self.method.clone(),
-            code: error["code"].as_i64().unwrap_or(0),
-            message: match error["message"].as_str() {
-                Some(text) => text.to_owned(),
-                None => response.to_string(),
-            },
-        })
-    }
-
-    fn exchange(&self, mut stream: UnixStream, params: Option<Value>) -> Result<Value, String> {
-        let timeout = Duration::from_secs(self.timeout.max(1).into());
-        stream
-            .set_read_timeout(Some(timeout))
-            .and_then(|()| stream.set_write_timeout(Some(timeout)))
-            .map_err(|e| e.to_string())?;
-        let mut request = json!({"jsonrpc": "2.0", "id": 1, "method": self.method});
-        if let Some(params) = params {
-            request["params"] = params;
-        }
-        stream
-            .write_all(request.to_string().as_bytes())
-            .map_err(|e| e.to_string())?;
-        let responses = serde_json::Deserializer::from_reader(BufReader::new(stream));
-        match responses.into_iter().next() {
-            None => Err("the other side closed the connection".into()),
-            Some(Ok(response)) => Ok(response),
-            Some(Err(e)) if e.io_error_kind() == Some(io::ErrorKind::WouldBlock) => Err(format!(
-                "none within {} s; see --timeout",
-                timeout.as_secs()
-            )),
-            Some(Err(e)) => Err(e.to_string()),
-        }
     }
 }
 
@@ -189,6 +106,7 @@ fn insert(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn parse(words: &[&str]) -> Result<Option<Value>, String> {
         let words: Vec<String> = words.iter().map(|&w| w.to_owned()).collect();

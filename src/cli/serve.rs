@@ -32,6 +32,10 @@ pub struct Args {
     /// Leave the start to framework_start_init.
     #[arg(long)]
     wait_for_rpc: bool,
+    /// Go on when calls of the configuration fail: a disk that is dead must not keep the others
+    /// from being served.
+    #[arg(long)]
+    json_ignore_init_errors: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -57,6 +61,7 @@ impl Args {
             socket: self.rpc_socket,
             memory: self.memory,
             wait_for_rpc: self.wait_for_rpc,
+            ignore_config_errors: self.json_ignore_init_errors,
             log,
         };
         let socket = options.socket.clone();

@@ -42,6 +42,8 @@ pub struct Options {
     pub memory: Option<u64>,
     /// Whether to leave the start to framework_start_init.
     pub wait_for_rpc: bool,
+    /// Whether to serve what can be served when calls of the configuration fail.
+    pub ignore_config_errors: bool,
     /// How much is logged.
     pub log: LogSwitch,
 }
@@ -107,7 +109,13 @@ pub fn run(options: Options, announce: impl FnOnce(&System)) -> Result<(), Serve
     };
     let served = target.transpose().and_then(|target| {
         service._target = target;
-        service.serve(options.config.as_ref(), options.wait_for_rpc, announce)
+        if !options.wait_for_rpc {
+            service.system.finish_startup();
+        }
+        if let Some(config) = &options.config {
+            service.configure(config, options.ignore_config_errors)?;
+        }
+        service.serve(announce)
     });
     // The socket goes first, so that nobody waits for answers that will not come.
     drop(service.server);
@@ -134,18 +142,7 @@ struct Service {
 }
 
 impl Service {
-    fn serve(
-        &mut self,
-        config: Option<&Config>,
-        wait_for_rpc: bool,
-        announce: impl FnOnce(&System),
-    ) -> Result<(), ServeError> {
-        if !wait_for_rpc {
-            self.system.finish_startup();
-        }
-        if let Some(config) = config {
-            self.configure(config)?;
-        }
+    fn serve(&mut self, announce: impl FnOnce(&System)) -> Result<(), ServeError> {
         announce(&self.system);
         while !self.signals.asked() {
             self.turn()?;
@@ -153,8 +150,9 @@ impl Service {
         Ok(())
     }
 
-    /// Makes the calls of a configuration, unless a signal asks for the end first.
-    fn configure(&mut self, config: &Config) -> Result<(), ServeError> {
+    /// Makes the calls of a configuration, unless a signal asks for the end first. The first that
+    /// fails is the end, unless errors are to be ignored: then they are in the log.
+    fn configure(&mut self, config: &Config, ignore_errors: bool) -> Result<(), ServeError> {
         for call in config.calls() {
             if self.signals.asked() {
                 break;
@@ -165,7 +163,10 @@ impl Service {
                 Ok(Answer::Later(pending)) => self.wait_for(pending)?,
                 Err(error) => Err(error),
             };
-            outcome.map_err(|error| config.failed(call, error))?;
+            match outcome.map_err(|error| config.failed(call, error)) {
+                Err(error) if ignore_errors => tracing::error!("{error}"),
+                outcome => drop(outcome?),
+            }
         }
         Ok(())
     }
