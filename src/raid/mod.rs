@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod array;
+mod assembled;
 mod bad_blocks;
 mod batch;
 mod batch_io;
@@ -41,6 +42,7 @@ mod waiting;
 mod window;
 
 pub use array::{Answer, Control, NewMember};
+pub use assembled::{Assembled, AssembledError};
 pub use batch::Crossing;
 pub use batching::{BatchScope, Batching};
 pub use counters::Counters;
@@ -54,5 +56,5 @@ pub use process::ProcessOptions;
 pub use regions::Regions;
 pub use status::{MetadataStatus, Process, SlotStatus, State, Status};
 pub use view::{BadRange, Bays, Degraded, Replacement, Unsynced, View, Window, Work};
-pub use volume::{Assembled, Ticket, Volume, VolumeConfig};
+pub use volume::{Ticket, Volume, VolumeConfig};
 pub use window::Found;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 
 use super::array::{Answer, Control, NewMember};
+use super::assembled::Assembled;
 use super::batch::Crossing;
 use super::batching::Batching;
 use super::channel::VolumeChannel;
@@ -15,7 +16,7 @@ use super::counters::Counters;
 use super::error::VolumeError;
 use super::geometry::{Geometry, Layout};
 use super::message::Message;
-use super::metadata::{MetadataConfig, Stored};
+use super::metadata::MetadataConfig;
 use super::node::{Node, NodeConfig};
 use super::process::ProcessOptions;
 use super::status::{State, Status, StatusCell};
@@ -64,17 +65,6 @@ impl VolumeConfig {
             batching: Batching::default(),
         }
     }
-}
-
-/// How an array begins whose members say what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assembled {
-    /// What they say.
-    pub stored: Stored,
-    /// What follows from it: which of them may be used.
-    pub view: View,
-    /// Bytes of each member that the array uses.
-    pub member_bytes: u64,
 }
 
 /// Pages in which metadata is written: a superblock for each of 64 members, and some for bitmaps.
