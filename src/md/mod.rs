@@ -16,6 +16,7 @@
 //! | [`placement`] | where everything lies on a device |
 //! | [`disk`], [`member`] | reading and writing all of it |
 //! | [`create`](mod@create) | the metadata of a new array |
+//! | [`join`](mod@join) | the superblock of a device that joins later |
 //! | [`assembly`], [`rejection`] | which members make up an array, and in which state |
 //! | [`layout`], [`replay`](mod@replay) | recovery from the partial parity log |
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod bitmap_header;
 pub mod create;
 pub mod disk;
 pub mod features;
+pub mod join;
 pub mod layout;
 pub mod member;
 pub mod name;
@@ -47,6 +49,7 @@ pub use bitmap_header::{BitmapError, BitmapHeader, Freshness};
 pub use create::{CreateError, Created, NewArray, NewDevice, NewPolicy, create};
 pub use disk::{Disk, DiskError, FileDisk};
 pub use features::Features;
+pub use join::{JoinError, free_number, join};
 pub use member::{AreaError, Member, MemberError, StoredBitmap};
 pub use name::SetName;
 pub use placement::{Placement, PlacementError};

@@ -638,6 +638,7 @@ impl Array {
         };
         let metadata = self.metadata.as_ref().map(|m| MetadataStatus {
             events: m.events(),
+            events_cleared: m.events_cleared(),
             dirty: m.is_dirty(),
             roles: m.roles().to_vec(),
             superblocks: (0..self.slots.len())

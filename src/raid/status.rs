@@ -43,6 +43,9 @@ pub struct Process {
 pub struct MetadataStatus {
     /// Events so far.
     pub events: u64,
+    /// Events that a member must have seen to lack no more than the write-intent bitmap says;
+    /// `None` without a bitmap.
+    pub events_cleared: Option<u64>,
     /// Whether they say that it is being written to.
     pub dirty: bool,
     /// What each device number is, as superblocks have it.

@@ -4,6 +4,7 @@ mod assembly;
 mod bad_blocks;
 mod bitmap;
 mod create;
+mod join;
 mod layout;
 mod member;
 mod placement;

@@ -422,6 +422,11 @@ impl Metadata {
         self.events
     }
 
+    /// Events when bits were cleared last, if there is a bitmap.
+    pub(super) fn events_cleared(&self) -> Option<u64> {
+        self.marks.as_ref().map(|m| m.header.events_cleared)
+    }
+
     /// Whether the members say that the array is being written to.
     pub(super) fn is_dirty(&self) -> bool {
         self.dirty
