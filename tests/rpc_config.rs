@@ -185,7 +185,7 @@ fn bad_exports_are_told() {
         &said,
         &[
             "nvmf_subsystem_add_ns",
-            "RAID volume r still waits for b",
+            "RAID volume r is not started: waits for b; make it first",
             "make it first",
         ],
     );

@@ -1,7 +1,8 @@
 //! The RAID volumes: which devices each is to have, and since when it has them all.
 //!
-//! A volume is **configuring** until a device of each of its members' names is there; then it is
-//! started, and from then on its own state counts. A member that it loses on its way is let go.
+//! A volume is **configuring** until a device of each of its members' names is there, or until
+//! enough of the devices that say that they belong to it are; then it is started, and from then on
+//! its own state counts. A member that it loses on its way is let go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,137 +11,50 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::ControlError;
+use super::array::{Array, ArrayInfo, ArrayOptions};
 use super::devices::{Devices, Kind};
+use super::spares::Takeover;
 use crate::bdev::{Bdev, Claim, RegistryError};
 use crate::memory::Arena;
-use crate::raid::{
-    Batching, Geometry, Layout, Process, ProcessOptions, State, Status, Ticket, Volume,
-    VolumeConfig, VolumeError,
-};
+use crate::raid::{Assembled, ProcessOptions, Volume, VolumeConfig};
 use crate::reactor::Waker;
 
-/// Chunk sizes that can be had, in KiB.
-const STRIP_KB: std::ops::RangeInclusive<u32> = 4..=1024;
+/// How long an array waits for a member that does not come, since the last one came.
+const DEGRADED_START_WAIT: Duration = Duration::from_secs(5);
 
-/// Numbers of members that can be had.
-const MEMBERS: std::ops::RangeInclusive<usize> = 3..=64;
-
-/// How a volume is to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArrayOptions {
-    /// Its name.
-    pub name: String,
-    /// Its identity; one that depends on its name and members if not given.
-    pub uuid: Option<Uuid>,
-    /// The RAID level as it was asked for: `raid5` or `raid5f`, which are the same.
-    pub level: &'static str,
-    /// Chunk in KiB.
-    pub strip_kb: u32,
-    /// Where parity goes.
-    pub layout: Layout,
-    /// The members by name, in the order of their slots.
-    pub members: Vec<String>,
-    /// Stripe in KiB; what a volume has by default if not given.
-    pub stripe_kb: Option<u32>,
-    /// Rows that follow one another with one owner; as by default if not given.
-    pub shard_run: Option<u32>,
-    /// How stripes are gathered and batched.
-    pub batching: Batching,
+/// All volumes.
+#[derive(Debug)]
+pub struct Arrays {
+    pub(super) arrays: BTreeMap<String, Array>,
+    rebuild: ProcessOptions,
+    pub(super) degraded_start_wait: Duration,
+    /// Members that come without anybody asking.
+    pub(super) takeovers: Vec<Takeover>,
 }
 
-/// How far a volume is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArrayState {
-    /// Waits for members.
-    Configuring,
-    /// Serves.
-    Online,
-    /// Has lost too many members.
-    Offline,
+/// Where volumes run.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// The wakers of all reactors.
+    pub wakers: &'a [Waker],
+    /// Where stripes are kept.
+    pub arena: &'a Arena,
 }
 
-impl ArrayState {
-    /// SPDK's word.
-    pub fn name(self) -> &'static str {
-        match self {
-            ArrayState::Configuring => "configuring",
-            ArrayState::Online => "online",
-            ArrayState::Offline => "offline",
+impl Default for Arrays {
+    fn default() -> Self {
+        Self {
+            arrays: BTreeMap::new(),
+            rebuild: ProcessOptions::default(),
+            degraded_start_wait: DEGRADED_START_WAIT,
+            takeovers: Vec::new(),
         }
     }
 }
 
-/// A volume as it is now.
-#[derive(Debug)]
-pub struct ArrayInfo {
-    /// How it was made; its members are those of the slots.
-    pub options: ArrayOptions,
-    /// How far it is.
-    pub state: ArrayState,
-    /// Its slots, in order.
-    pub slots: Vec<SlotInfo>,
-    /// The rebuild under way.
-    pub process: Option<Process>,
-    /// Blocks of a row, without parity.
-    pub row_blocks: u64,
-    /// Blocks of the volume, 0 while it is configuring.
-    pub blocks: u64,
-}
-
-/// A slot of a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlotInfo {
-    /// Name of the member; none once it was removed or lost.
-    pub name: Option<String>,
-    /// Its identity, nil where it is not there.
-    pub uuid: Uuid,
-    /// Whether it is there and in use.
-    pub is_configured: bool,
-    /// Blocks of it that the volume uses.
-    pub data_blocks: u64,
-}
-
-/// All volumes.
-#[derive(Debug, Default)]
-pub struct Arrays {
-    arrays: BTreeMap<String, Array>,
-    rebuild: ProcessOptions,
-}
-
-#[derive(Debug)]
-struct Array {
-    options: ArrayOptions,
-    /// Name of the member of each slot, whether it is there or not.
-    slots: Vec<Option<String>>,
-    /// Once it is started.
-    volume: Option<Arc<Volume>>,
-}
-
-/// A change of a volume's members that is under way.
-#[derive(Debug)]
-pub struct Change {
-    array: String,
-    member: String,
-    what: What,
-    ticket: Ticket,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Add,
-    Remove,
-}
-
-impl Change {
-    /// The member that comes or goes.
-    pub fn member(&self) -> &str {
-        &self.member
-    }
-}
-
 impl Arrays {
-    /// Makes a volume of devices that may not be there yet. Returns it if they all are: it still
-    /// has to be opened on every reactor.
+    /// Makes a volume without metadata of devices that may not be there yet. Returns it if they all
+    /// are: it still has to be opened on every reactor.
     ///
     /// # Errors
     /// [`ControlError`]; nothing has changed then.
@@ -150,11 +64,9 @@ impl Arrays {
         devices: &mut Devices,
         place: &Place<'_>,
     ) -> Result<Option<Arc<Volume>>, ControlError> {
-        check(&options)?;
+        options.check()?;
         let name = options.name.clone();
-        if self.arrays.contains_key(&name) || devices.registry.get(&name).is_ok() {
-            return Err(RegistryError::Exists(name).into());
-        }
+        self.check_name(&name, devices)?;
         for member in &options.members {
             if devices.registry.claim_of(member).is_some() {
                 // Tells who holds it.
@@ -165,6 +77,7 @@ impl Arrays {
             slots: options.members.iter().cloned().map(Some).collect(),
             options,
             volume: None,
+            kept: None,
         };
         for member in array.slots.iter().flatten() {
             if devices.registry.get(member).is_ok() {
@@ -184,70 +97,90 @@ impl Arrays {
         started
     }
 
+    /// That nothing has this name yet.
+    pub(super) fn check_name(&self, name: &str, devices: &Devices) -> Result<(), ControlError> {
+        if self.arrays.contains_key(name) || devices.registry.get(name).is_ok() {
+            return Err(RegistryError::Exists(name.to_owned()).into());
+        }
+        Ok(())
+    }
+
     /// Whether a volume has this name, started or not.
     pub fn contains(&self, name: &str) -> bool {
         self.arrays.contains_key(name)
     }
 
-    /// Gives a new device to the volume that waits for it, if there is one. Returns the volume if
-    /// it could be started with it.
+    /// Gives a new device to the volume that waits for one of its name, if there is one that does.
+    /// Returns whether there is, and the volume if it could be started with it.
     pub fn examine(
         &mut self,
         device: &str,
         devices: &mut Devices,
         place: &Place<'_>,
-    ) -> Option<Arc<Volume>> {
+    ) -> Option<Option<Arc<Volume>>> {
         let waits = |a: &Array| {
-            a.volume.is_none() && a.slots.iter().flatten().any(|member| member == device)
+            let named = a.volume.is_none() && a.kept.is_none();
+            named && a.slots.iter().flatten().any(|member| member == device)
         };
         let (name, _) = self.arrays.iter().find(|(_, array)| waits(array))?;
         let name = name.clone();
         devices.registry.claim(device, &name).ok()?;
-        match self.start(&name, devices, place) {
+        Some(match self.start(&name, devices, place) {
             Ok(volume) => volume,
             Err(error) => {
                 tracing::error!("RAID volume {name} has all members but cannot start: {error}");
                 None
             }
-        }
+        })
     }
 
-    /// Starts a volume if all of its members are there.
-    fn start(
+    /// Starts a volume without metadata if all of its members are there.
+    pub(super) fn start(
         &mut self,
         name: &str,
         devices: &mut Devices,
         place: &Place<'_>,
     ) -> Result<Option<Arc<Volume>>, ControlError> {
         let array = self.arrays.get_mut(name).expect("the caller has found it");
-        let mut members = Vec::with_capacity(array.slots.len());
-        for slot in &array.slots {
-            let Some(member) = slot else {
-                return Ok(None);
-            };
-            let Ok(bdev) = devices.registry.get(member) else {
-                return Ok(None);
-            };
-            members.push(Some(bdev));
-        }
+        let members = array.slots.iter().map(|slot| {
+            let member = slot.as_ref()?;
+            devices.registry.get(member).ok()
+        });
+        let Some(members) = members.collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        let uuids = members.iter().map(|m| m.info().uuid);
+        let options = &mut array.options;
+        options.uuid.get_or_insert_with(|| identity(name, uuids));
+        let members = members.into_iter().map(Some).collect();
+        let volume = self.launch(name, members, None, devices, place)?;
+        Ok(Some(volume))
+    }
+
+    /// Makes the volume of an array, as its options say.
+    pub(super) fn launch(
+        &mut self,
+        name: &str,
+        members: Vec<Option<Arc<dyn Bdev>>>,
+        assembled: Option<Assembled>,
+        devices: &mut Devices,
+        place: &Place<'_>,
+    ) -> Result<Arc<Volume>, ControlError> {
         if place.wakers.is_empty() {
             return Err(ControlError::NoReactors);
         }
-        let uuids = members.iter().flatten().map(|m| m.info().uuid);
-        let uuid = *array
-            .options
-            .uuid
-            .get_or_insert_with(|| identity(name, uuids));
+        let array = self.arrays.get_mut(name).expect("the caller has found it");
         let options = &array.options;
-        let default = VolumeConfig::new(name, options.strip_kb * 1024);
-        let stripe_bytes = options.stripe_kb.map(|kb| kb.saturating_mul(1024));
+        let default = VolumeConfig::new(name, options.strip_kb.saturating_mul(1024));
+        let tuning = &options.tuning;
+        let stripe_bytes = tuning.stripe_kb.map(|kb| kb.saturating_mul(1024));
         let config = VolumeConfig {
-            uuid: Some(uuid),
+            uuid: options.uuid,
             layout: options.layout,
             pace: self.rebuild,
-            batching: options.batching,
+            batching: tuning.batching,
             stripe_bytes: stripe_bytes.unwrap_or(default.stripe_bytes),
-            shard_run: options.shard_run.unwrap_or(default.shard_run),
+            shard_run: tuning.shard_run.unwrap_or(default.shard_run),
             ..default
         };
         let refused = |source| ControlError::Volume {
@@ -255,10 +188,10 @@ impl Arrays {
             source,
         };
         let volume =
-            Volume::new(config, members, None, place.wakers, place.arena).map_err(refused)?;
+            Volume::new(config, members, assembled, place.wakers, place.arena).map_err(refused)?;
         devices.add(volume.clone(), Kind::Volume)?;
         array.volume = Some(volume.clone());
-        Ok(Some(volume))
+        Ok(volume)
     }
 
     /// Has a volume that could not be opened wait again.
@@ -274,111 +207,8 @@ impl Arrays {
     /// Forgets a volume, of which nothing must be open, and lets its members go.
     pub fn forget(&mut self, name: &str, devices: &mut Devices) {
         self.arrays.remove(name);
+        self.takeovers.retain(|t| t.change.array != name);
         release_all(name, devices);
-    }
-
-    /// Begins to put a device into the free slot of a volume. A volume that is configuring takes
-    /// it at once, in place of a member that is not there, and is returned if it starts with it.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn add_member(
-        &mut self,
-        name: &str,
-        member: &str,
-        devices: &mut Devices,
-        place: &Place<'_>,
-    ) -> Result<Addition, ControlError> {
-        let array = self.arrays.get_mut(name);
-        let array = array.ok_or_else(|| ControlError::NoVolume(name.to_owned()))?;
-        let refused = |source| ControlError::Volume {
-            name: name.to_owned(),
-            source,
-        };
-        if let Some(volume) = &array.volume {
-            let bdev = devices.registry.claim(member, name)?;
-            let asked = volume.add_member(bdev, None).map_err(refused);
-            return match asked {
-                Ok(ticket) => Ok(Addition::UnderWay(Change {
-                    array: name.to_owned(),
-                    member: member.to_owned(),
-                    what: What::Add,
-                    ticket,
-                })),
-                Err(error) => {
-                    devices.registry.release(member);
-                    Err(error)
-                }
-            };
-        }
-        let is_absent = |slot: &Option<String>| {
-            slot.as_ref()
-                .is_none_or(|m| devices.registry.get(m).is_err())
-        };
-        let free = array.slots.iter().position(is_absent);
-        let free = free.ok_or_else(|| refused(VolumeError::NoFreeSlot))?;
-        devices.registry.claim(member, name)?;
-        array.slots[free] = Some(member.to_owned());
-        Ok(Addition::Done(self.start(name, devices, place)?))
-    }
-
-    /// Begins to take a member out of its volume. A volume that is configuring lets it go at once.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub fn remove_member(
-        &mut self,
-        member: &str,
-        devices: &mut Devices,
-    ) -> Result<Option<Change>, ControlError> {
-        devices.registry.get(member)?;
-        let holder = match devices.registry.claim_of(member) {
-            Some(Claim::Bdev(holder)) => holder.clone(),
-            _ => return Err(ControlError::NotAMember(member.to_owned())),
-        };
-        let array = self.arrays.get_mut(&holder);
-        let array = array.ok_or_else(|| ControlError::NotAMember(member.to_owned()))?;
-        let Some(volume) = &array.volume else {
-            for slot in &mut array.slots {
-                slot.take_if(|m| m == member);
-            }
-            devices.registry.release(member);
-            return Ok(None);
-        };
-        let ticket = volume
-            .remove_member(member)
-            .map_err(|source| ControlError::Volume {
-                name: holder.clone(),
-                source,
-            })?;
-        Ok(Some(Change {
-            array: holder,
-            member: member.to_owned(),
-            what: What::Remove,
-            ticket,
-        }))
-    }
-
-    /// Whether a change has come to its end, and how.
-    pub fn poll_change(
-        &mut self,
-        change: &Change,
-        devices: &mut Devices,
-    ) -> Option<Result<(), ControlError>> {
-        let answer = change.ticket.poll()?;
-        let gone = match (change.what, &answer) {
-            (What::Add, Ok(())) => false,
-            (What::Remove, Err(_)) => false,
-            (What::Add, Err(_)) | (What::Remove, Ok(())) => true,
-        };
-        if gone {
-            devices.registry.release(&change.member);
-        }
-        self.reconcile(devices);
-        Some(answer.map_err(|source| ControlError::Volume {
-            name: change.array.clone(),
-            source,
-        }))
     }
 
     /// Lets go of members that volumes have lost.
@@ -393,10 +223,7 @@ impl Arrays {
                 }
                 if let Some(lost) = slot.take() {
                     tracing::warn!("RAID volume {name}: member {lost} is out");
-                    let held = Claim::Bdev(name.clone());
-                    if devices.registry.claim_of(&lost) == Some(&held) {
-                        devices.registry.release(&lost);
-                    }
+                    release(name, &lost, devices);
                 }
                 *slot = now.name;
             }
@@ -450,6 +277,22 @@ impl Arrays {
         self.rebuild
     }
 
+    /// How long an array waits for a member that does not come before it is started without it,
+    /// counted from when the last one came.
+    pub fn set_degraded_start_wait(&mut self, wait: Duration) {
+        self.degraded_start_wait = wait;
+    }
+
+    /// Whether a volume keeps its state on its members.
+    pub fn is_kept(&self, name: &str) -> bool {
+        self.arrays.get(name).is_some_and(|a| a.kept.is_some())
+    }
+
+    /// All devices of a volume: members, those that wait to be used, and those found so far.
+    pub fn devices_of(&self, name: &str) -> Vec<String> {
+        self.arrays.get(name).map_or_else(Vec::new, Array::devices)
+    }
+
     /// All volumes as they are now, by name.
     pub fn infos(&self, devices: &Devices) -> Vec<ArrayInfo> {
         self.arrays.values().map(|a| a.info(devices)).collect()
@@ -469,107 +312,27 @@ impl Arrays {
         let array = array.ok_or_else(|| ControlError::NoVolume(name.to_owned()))?;
         Ok(array.volume.clone())
     }
-}
 
-/// What became of a device that was to become a member.
-#[derive(Debug)]
-pub enum Addition {
-    /// It is one. Here is the volume if it was started thereby; it still has to be opened on
-    /// every reactor.
-    Done(Option<Arc<Volume>>),
-    /// The volume has been asked.
-    UnderWay(Change),
-}
-
-/// Where volumes run.
-#[derive(Debug)]
-pub struct Place<'a> {
-    /// The wakers of all reactors.
-    pub wakers: &'a [Waker],
-    /// Where stripes are kept.
-    pub arena: &'a Arena,
-}
-
-impl Array {
-    fn info(&self, devices: &Devices) -> ArrayInfo {
-        let volume = self.volume.as_ref();
-        let status = volume.map(|v| v.status());
-        let blocks_of = |bytes: u64| match volume {
-            Some(volume) => bytes / u64::from(volume.info().block_size),
-            None => 0,
-        };
-        let geometry: Option<&Geometry> = volume.map(|v| v.geometry());
-        let data_blocks = geometry.map_or(0, |g| blocks_of(g.member_bytes()));
-        let slots = self.slots.iter().map(|name| {
-            let bdev = name.as_deref().and_then(|n| devices.registry.get(n).ok());
-            SlotInfo {
-                name: name.clone(),
-                uuid: bdev.as_ref().map_or(Uuid::nil(), |b| b.info().uuid),
-                is_configured: bdev.is_some(),
-                data_blocks: if bdev.is_some() { data_blocks } else { 0 },
+    /// The volume of this name, which must be started.
+    pub(super) fn started(&self, name: &str) -> Result<Arc<Volume>, ControlError> {
+        self.volume(name)?.ok_or_else(|| {
+            let array = &self.arrays[name];
+            let kept = array.kept.as_ref();
+            let reason = kept.and_then(|kept| kept.reason.clone());
+            ControlError::NotStarted {
+                name: name.to_owned(),
+                reason: reason.unwrap_or_else(|| "waits for its members".to_owned()),
             }
-        });
-        ArrayInfo {
-            options: self.options.clone(),
-            state: match &status {
-                None => ArrayState::Configuring,
-                Some(Status {
-                    state: State::Online,
-                    ..
-                }) => ArrayState::Online,
-                Some(_) => ArrayState::Offline,
-            },
-            slots: slots.collect(),
-            process: status.and_then(|s| s.process),
-            row_blocks: geometry.map_or(0, |g| blocks_of(g.row_bytes())),
-            blocks: volume.map_or(0, |v| v.info().blocks),
-        }
+        })
     }
 }
 
-/// Checks what a volume is described by.
-fn check(options: &ArrayOptions) -> Result<(), ControlError> {
-    let ArrayOptions {
-        name,
-        strip_kb,
-        members,
-        ..
-    } = options;
-    let invalid = |reason: String| Err(ControlError::Invalid(reason));
-    if name.is_empty() {
-        return invalid("a RAID volume needs a name; give one that is not empty".into());
+/// Lets go of a device that is held for `holder`.
+pub(super) fn release(holder: &str, device: &str, devices: &mut Devices) {
+    let held = Claim::Bdev(holder.to_owned());
+    if devices.registry.claim_of(device) == Some(&held) {
+        devices.registry.release(device);
     }
-    if !strip_kb.is_power_of_two() || !STRIP_KB.contains(strip_kb) {
-        return invalid(format!(
-            "RAID volume {name}: strip_size_kb is {strip_kb}; it must be a power of two from {} to {}, such as 64",
-            STRIP_KB.start(),
-            STRIP_KB.end()
-        ));
-    }
-    if !MEMBERS.contains(&members.len()) {
-        return invalid(format!(
-            "RAID volume {name}: {} base_bdevs make no RAID5; give {} to {}",
-            members.len(),
-            MEMBERS.start(),
-            MEMBERS.end()
-        ));
-    }
-    for (slot, member) in members.iter().enumerate() {
-        if member.is_empty() {
-            return invalid(format!(
-                "RAID volume {name}: the name of base bdev {slot} is empty"
-            ));
-        }
-        if members[..slot].contains(member) {
-            return invalid(format!(
-                "RAID volume {name}: base bdev {member} is named twice; each slot needs a device of its own"
-            ));
-        }
-        if member == name {
-            return invalid(format!("RAID volume {name} cannot be a member of itself"));
-        }
-    }
-    Ok(())
 }
 
 /// Lets go of everything that is held for `holder`.

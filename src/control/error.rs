@@ -3,8 +3,10 @@
 use rustix::io::Errno;
 
 use crate::bdev::{CreateError, InjectError, OpenError, RegistryError, UringError};
+use crate::md::{AreaError, JoinError, MemberError, Unsupported};
 use crate::nvmf::TargetError;
-use crate::raid::VolumeError;
+use crate::raid::{AssembledError, VolumeError};
+use uuid::Uuid;
 
 /// Names the thing and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,150 @@ pub enum ControlError {
     /// The device is no member of any volume.
     #[error("bdev {0} is no member of a RAID volume; bdev_raid_get_bdevs lists the members")]
     NotAMember(String),
+    /// The volume cannot do that before it is started.
+    #[error("RAID volume {name} is not started: {reason}")]
+    NotStarted {
+        /// The volume.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The volume keeps nothing on its members.
+    #[error(
+        "RAID volume {0} was made without metadata (superblock: false), which this needs; make it anew with superblock: true"
+    )]
+    NotKept(String),
+    /// A volume of that name came back by itself, and is another.
+    #[error(
+        "RAID volume {name} already exists and has {what}; delete it first, or choose another name"
+    )]
+    Differs {
+        /// The volume.
+        name: String,
+        /// In what it is another.
+        what: String,
+    },
+    /// We cannot keep to this policy yet.
+    #[error("the consistency policy {0} is not supported yet; use resync or bitmap")]
+    Policy(&'static str),
+    /// There is no check that could be left.
+    #[error("RAID volume {0} is not being checked")]
+    NoCheck(String),
+    /// The device is no spare of that volume.
+    #[error(
+        "bdev {device} is no spare of RAID volume {name}; bdev_raid_get_bdevs lists them under md.spares"
+    )]
+    NoSpare {
+        /// The device.
+        device: String,
+        /// The volume.
+        name: String,
+    },
+    /// No device belongs to the array that is meant.
+    #[error(
+        "no device belongs to such an array, or they are in use; bdev_raid_examine shows what one holds"
+    )]
+    NoArray,
+    /// The devices belong to several arrays.
+    #[error("arrays {one} and {other} are both meant; say which by its uuid")]
+    Ambiguous {
+        /// An array.
+        one: Uuid,
+        /// Another.
+        other: Uuid,
+    },
+    /// The array is started already.
+    #[error("RAID volume {0} is started already; bdev_raid_delete stops it")]
+    Started(String),
+    /// A device holds nothing of an array.
+    #[error(
+        "bdev {0} belongs to no array: it has no md superblock; bdev_raid_create makes an array, bdev_raid_add_base_bdev adds to one"
+    )]
+    HoldsNothing(String),
+    /// A device belongs to another array than is meant.
+    #[error("bdev {device} belongs to another array, {array:?} ({uuid}); leave it out")]
+    HoldsOther {
+        /// The device.
+        device: String,
+        /// The array's name, as it is on its members.
+        array: String,
+        /// Its identity.
+        uuid: Uuid,
+    },
+    /// A device belongs to an array already.
+    #[error(
+        "bdev {device} belongs to the array {array:?} ({uuid}); bdev_raid_assemble starts that, and force overwrites it"
+    )]
+    Holds {
+        /// The device.
+        device: String,
+        /// The array's name, as it is on its members.
+        array: String,
+        /// Its identity.
+        uuid: Uuid,
+    },
+    /// What a device holds cannot be used, or cannot be read.
+    #[error("bdev {device}: {source}")]
+    Member {
+        /// The device.
+        device: String,
+        /// Why.
+        source: MemberError,
+    },
+    /// A device belongs to an array that we cannot run.
+    #[error("bdev {device} belongs to the array {array:?}, which cannot be used here: {source}")]
+    Unsupported {
+        /// The device.
+        device: String,
+        /// The array's name, as it is on its members.
+        array: String,
+        /// Why.
+        source: Unsupported,
+    },
+    /// Metadata could not be written.
+    #[error("bdev {device}: its metadata could not be written: {source}")]
+    Unwritten {
+        /// The device.
+        device: String,
+        /// Why.
+        source: AreaError,
+    },
+    /// What was written to a device is not on it.
+    #[error(
+        "bdev {0} does not give back the superblock that was written to it; use a device that keeps what it is given"
+    )]
+    KeepsNothing(String),
+    /// A device cannot join an array.
+    #[error("bdev {device} cannot join: {source}")]
+    Join {
+        /// The device.
+        device: String,
+        /// Why.
+        source: JoinError,
+    },
+    /// The metadata of an array makes no volume.
+    #[error("RAID volume {name}: {source}")]
+    Shape {
+        /// The volume.
+        name: String,
+        /// Why.
+        source: AssembledError,
+    },
+    /// A device has the identity of another that is in use.
+    #[error(
+        "bdev {0} has the identity of another device of its array, and may be a copy of it; it is not used"
+    )]
+    Twice(String),
+    /// A member that the array has gone on without.
+    #[error(
+        "bdev {device} was a member of RAID volume {name}, which has gone on without it; bdev_raid_add_base_bdev adds it again, to be rebuilt"
+    )]
+    Stale {
+        /// The device.
+        device: String,
+        /// The volume.
+        name: String,
+    },
     /// A description that makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -72,7 +218,16 @@ impl ControlError {
             Self::Create(_) | Self::Inject(_) | Self::Invalid(_) => Errno::INVAL,
             Self::Open(_) => Errno::IO,
             Self::Target(error) => Errno::from_raw_os_error(error.errno()),
-            Self::NoReactors => Errno::OPNOTSUPP,
+            Self::NoReactors | Self::NotKept(_) | Self::Policy(_) => Errno::OPNOTSUPP,
+            Self::Holds { .. } | Self::Differs { .. } | Self::Twice(_) => Errno::EXIST,
+            Self::Started(_) => Errno::EXIST,
+            Self::HoldsNothing(_) | Self::HoldsOther { .. } => Errno::INVAL,
+            Self::Ambiguous { .. } | Self::NoCheck(_) => Errno::INVAL,
+            Self::NoArray | Self::NoSpare { .. } => Errno::NODEV,
+            Self::NotStarted { .. } => Errno::AGAIN,
+            Self::Member { .. } | Self::Unwritten { .. } | Self::KeepsNothing(_) => Errno::IO,
+            Self::Unsupported { .. } | Self::Join { .. } | Self::Shape { .. } => Errno::INVAL,
+            Self::Stale { .. } => Errno::STALE,
             Self::Volume { source, .. } => volume_errno(source),
         }
     }

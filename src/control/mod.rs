@@ -7,18 +7,34 @@
 
 #![forbid(unsafe_code)]
 
+mod adoption;
+mod array;
 mod arrays;
+mod assembly;
+mod changes;
+mod creation;
 mod devices;
 mod disk;
 mod error;
+mod kept;
 mod log;
+mod members;
+mod newcomer;
+mod spares;
 mod start;
+mod stopped;
 mod system;
+mod upkeep;
 
-pub use arrays::{Addition, ArrayInfo, ArrayOptions, ArrayState, Arrays, Change, Place, SlotInfo};
+pub use array::{ArrayInfo, ArrayOptions, ArrayState, MISSING, SlotInfo, Tuning};
+pub use arrays::{Arrays, Place};
+pub use changes::{Addition, Change};
+pub use creation::NewMetadata;
 pub use devices::{Devices, Kind};
 pub use disk::MemberDisk;
 pub use error::ControlError;
+pub use kept::{KeptInfo, policy_name};
 pub use log::{LogLevel, LogSwitch};
 pub use start::{Machine, StartError};
+pub use stopped::Which;
 pub use system::{Deletion, DeviceCounts, Phase, System, TICK_RATE};

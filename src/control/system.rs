@@ -6,15 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ControlError;
-use super::arrays::{Addition, ArrayOptions, Arrays, Change, Place};
+use super::array::{ArrayOptions, Tuning};
+use super::arrays::{Arrays, Place};
+use super::assembly;
+use super::changes::{Addition, Change, What};
+use super::creation::NewMetadata;
 use super::devices::{Devices, Kind};
 use super::log::LogSwitch;
+use super::newcomer;
 use super::start::Machine;
 use crate::bdev::{Bdev, Claim, IoStat, RegistryError};
 use crate::memory::Arena;
 use crate::nvmf::Target;
 use crate::raid::Volume;
-use crate::reactor::{ReactorId, Reactors, Waker};
+use crate::reactor::{ReactorId, Reactors};
 
 /// How far the start has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub struct System {
     pub arena: Arena,
     /// How much is logged.
     pub log: LogSwitch,
+    /// Whether new devices are looked at for what they hold of arrays.
+    pub auto_examine: bool,
     started: Instant,
     phase: Phase,
 }
@@ -55,12 +62,12 @@ pub struct DeviceCounts {
     pub stat: IoStat,
 }
 
-/// What became of a device that was to be deleted.
+/// What became of a device or volume that was to be deleted.
 #[derive(Debug)]
 pub enum Deletion {
     /// It is gone.
     Done,
-    /// The volume that it is a member of has been asked to do without it.
+    /// The volume has been asked to do without it, or to end.
     UnderWay(Change),
 }
 
@@ -74,6 +81,7 @@ impl System {
             reactors: machine.reactors,
             arena,
             log,
+            auto_examine: true,
             started: Instant::now(),
             phase: Phase::Startup,
         }
@@ -93,7 +101,16 @@ impl System {
     /// latest.
     pub fn poll(&mut self, now: Instant) -> Option<Instant> {
         self.arrays.reconcile(&mut self.devices);
-        self.target.poll(now)
+        let (arrays, devices, place) = self.parts();
+        for volume in arrays.start_degraded(devices, &place, now) {
+            if let Err(error) = self.open(Some(volume)) {
+                tracing::error!("{error}");
+            }
+        }
+        let takeovers = self.arrays.take_over(&mut self.devices, now);
+        let starts = self.arrays.next_degraded_start(None);
+        let target = self.target.poll(now);
+        [takeovers, starts, target].into_iter().flatten().min()
     }
 
     /// Nanoseconds since the start: the clock of everything that is counted in ticks.
@@ -194,53 +211,96 @@ impl System {
         Ok(Deletion::Done)
     }
 
-    /// Makes a RAID volume; see [`Arrays::create`].
+    /// Makes a RAID volume; see [`Arrays::create`], and [`Arrays::create_kept`] for one whose state
+    /// is kept on its members. One of those that has come back by itself is taken as made, once, if
+    /// this is what it is.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn create_array(&mut self, options: ArrayOptions) -> Result<(), ControlError> {
+    pub fn create_array(
+        &mut self,
+        options: ArrayOptions,
+        metadata: Option<&NewMetadata>,
+    ) -> Result<(), ControlError> {
         let name = options.name.clone();
-        let place = Place {
-            wakers: wakers(&self.reactors),
-            arena: &self.arena,
+        let Some(metadata) = metadata else {
+            let (arrays, devices, place) = self.parts();
+            let volume = arrays.create(options, devices, &place)?;
+            let opened = self.open(volume);
+            if opened.is_err() {
+                self.arrays.forget(&name, &mut self.devices);
+            }
+            return opened;
         };
-        let volume = self.arrays.create(options, &mut self.devices, &place)?;
-        let opened = self.open(volume);
+        if self.arrays.has_come_back(&name) {
+            let tuned = self
+                .arrays
+                .take_as_made(&options, metadata, &self.devices)?;
+            return match tuned {
+                true => Ok(()),
+                false => self.restart(&name, options.tuning),
+            };
+        }
+        let (arrays, devices, place) = self.parts();
+        let volume = arrays.create_kept(options, metadata, devices, &place)?;
+        let opened = self.open(Some(volume));
         if opened.is_err() {
-            self.arrays.forget(&name, &mut self.devices);
+            self.arrays.undo(&name, &mut self.devices);
         }
         opened
     }
 
-    /// Deletes a RAID volume that nobody uses.
+    /// Begins to delete a RAID volume that nobody uses. One whose state is kept on its members is
+    /// closed first: [`System::finish_delete`] does the rest.
+    ///
+    /// # Errors
+    /// [`ControlError::NoVolume`], [`RegistryError::Busy`], [`ControlError::Volume`].
+    pub fn begin_delete(&mut self, name: &str) -> Result<Option<Change>, ControlError> {
+        if self.arrays.volume(name)?.is_none() {
+            return Ok(None);
+        }
+        self.devices.registry.check_free(name)?;
+        match self.arrays.is_kept(name) {
+            true => self.arrays.ask(name, What::Close, |v| v.close()).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Deletes a RAID volume that nobody uses. Its members keep what they hold, unless their
+    /// superblocks are to be cleared.
     ///
     /// # Errors
     /// [`ControlError::NoVolume`], [`RegistryError::Busy`], [`ControlError::Target`] when it
-    /// could not be closed in time: it may be tried again.
-    pub fn delete_array(&mut self, name: &str) -> Result<(), ControlError> {
+    /// could not be closed in time: it may be tried again. [`ControlError::Unwritten`] where a
+    /// superblock could not be cleared: the volume is gone then.
+    pub fn finish_delete(&mut self, name: &str, clear: bool) -> Result<(), ControlError> {
         if self.arrays.volume(name)?.is_some() {
             self.devices.registry.check_free(name)?;
             self.target.let_close(&mut self.devices.registry, name)?;
             self.devices.remove(name)?;
         }
+        let members = self.arrays.devices_of(name);
+        let kept = self.arrays.is_kept(name);
         self.arrays.forget(name, &mut self.devices);
-        Ok(())
+        match kept && clear {
+            true => newcomer::clear_all(&members, &self.devices),
+            false => Ok(()),
+        }
     }
 
     /// Begins to add a member to a volume; see [`Arrays::add_member`].
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn add_member(&mut self, name: &str, member: &str) -> Result<Option<Change>, ControlError> {
+    pub fn add_member(
+        &mut self,
+        name: &str,
+        member: &str,
+        force: bool,
+    ) -> Result<Option<Change>, ControlError> {
         let member = self.devices.find(member)?.info().name.clone();
-        let place = Place {
-            wakers: wakers(&self.reactors),
-            arena: &self.arena,
-        };
-        match self
-            .arrays
-            .add_member(name, &member, &mut self.devices, &place)?
-        {
+        let (arrays, devices, place) = self.parts();
+        match arrays.add_member(name, &member, force, devices, &place)? {
             Addition::UnderWay(change) => Ok(Some(change)),
             Addition::Done(volume) => self.open(volume).map(|()| None),
         }
@@ -260,31 +320,85 @@ impl System {
         self.arrays.poll_change(change, &mut self.devices)
     }
 
-    /// Starts the volume that waited for a device.
+    /// Starts the volume that waited for a device, or that what it holds belongs to.
     fn examine(&mut self, device: &str) -> Result<(), ControlError> {
-        let place = Place {
-            wakers: wakers(&self.reactors),
-            arena: &self.arena,
+        let (arrays, devices, place) = self.parts();
+        let waited = arrays.examine(device, devices, &place);
+        let examined = match waited {
+            Some(volume) => self.open(volume),
+            None if self.auto_examine => self.look_at(device),
+            None => Ok(()),
         };
-        let volume = self.arrays.examine(device, &mut self.devices, &place);
-        if let Err(error) = self.open(volume) {
+        if let Err(error) = examined {
             tracing::error!("{error}");
         }
         Ok(())
     }
 
+    /// Looks at what a device holds of an array, unless it is in use, and starts the array if it has
+    /// enough of its devices now.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`]; why what it holds is not used.
+    pub fn look_at(&mut self, device: &str) -> Result<(), ControlError> {
+        let bdev = self.devices.find(device)?;
+        let device = &bdev.info().name;
+        let is_volume = matches!(self.devices.kind(device), Some(Kind::Volume));
+        if is_volume || self.devices.registry.claim_of(device).is_some() {
+            return Ok(());
+        }
+        let Some(member) = assembly::examine(&bdev)? else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let (arrays, devices, place) = self.parts();
+        let started = arrays.gather(device, member, devices, &place, now)?;
+        self.open(started)
+    }
+
+    /// Stops a volume that nobody uses yet, and starts it with another tuning.
+    fn restart(&mut self, name: &str, tuning: Tuning) -> Result<(), ControlError> {
+        if let Some(volume) = self.arrays.volume(name)? {
+            self.devices.registry.check_free(name)?;
+            let closed = volume
+                .close()
+                .and_then(|ticket| ticket.wait(CLOSE_PATIENCE));
+            closed.map_err(|source| ControlError::Volume {
+                name: name.to_owned(),
+                source,
+            })?;
+            self.target.let_close(&mut self.devices.registry, name)?;
+            self.arrays.unstart(name, &mut self.devices);
+        }
+        let (arrays, devices, place) = self.parts();
+        let volume = arrays.start_again(name, tuning, devices, &place)?;
+        self.open(Some(volume))
+    }
+
     /// Has every reactor open a volume that was started; it keeps waiting if they cannot.
-    fn open(&mut self, volume: Option<Arc<Volume>>) -> Result<(), ControlError> {
+    pub(super) fn open(&mut self, volume: Option<Arc<Volume>>) -> Result<(), ControlError> {
         let Some(volume) = volume else {
             return Ok(());
         };
         let name = volume.info().name.clone();
         let opened = self.target.keep_open(&mut self.devices.registry, volume);
         match &opened {
-            Ok(()) => tracing::info!("RAID volume {name} is online"),
+            Ok(()) => {
+                self.arrays.opened(&name, &mut self.devices);
+                tracing::info!("RAID volume {name} is online");
+            }
             Err(_) => self.arrays.unstart(&name, &mut self.devices),
         }
         Ok(opened?)
+    }
+
+    /// The volumes, the devices that they are made of, and where they run.
+    pub(super) fn parts(&mut self) -> (&mut Arrays, &mut Devices, Place<'_>) {
+        let place = Place {
+            wakers: self.reactors.as_ref().map_or(&[], |r| r.wakers()),
+            arena: &self.arena,
+        };
+        (&mut self.arrays, &mut self.devices, place)
     }
 
     /// That a volume which waits for its members has not this name.
@@ -294,10 +408,6 @@ impl System {
         }
         Ok(())
     }
-}
-
-fn wakers(reactors: &Option<Reactors>) -> &[Waker] {
-    reactors.as_ref().map_or(&[], |r| r.wakers())
 }
 
 /// How long volumes may take until their members say that they are clean.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Method, Params, Pending, When, raid};
+use super::raid::{self, Settling};
+use super::{Answer, Method, Params, Pending, When};
 use crate::bdev::{Bdev, Claim, IoStat};
 use crate::control::{Kind, System, TICK_RATE};
 use crate::rpc::{Outcome, RpcError};
@@ -39,15 +40,23 @@ pub const METHODS: &[Method] = &[
             "iobuf_small_cache_size?",
             "iobuf_large_cache_size?",
         ],
-        help: "Accepted for the sake of SPDK's configurations; sizes here do not depend on it",
+        help: "Sets whether new devices are examined; sizes are accepted, and nothing depends on them",
         run: bdev_set_options,
+    },
+    Method {
+        name: "bdev_examine",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name"],
+        help: "Looks at what a device holds of an array, and starts that if it is whole now",
+        run: bdev_examine,
     },
     Method {
         name: "bdev_wait_for_examine",
         aliases: &[],
         when: When::Runtime,
         params: &[],
-        help: "Answers when every new device has been offered to the volumes that wait for it",
+        help: "Answers when no array waits any more for a member that is away",
         run: bdev_wait_for_examine,
     },
 ];
@@ -312,23 +321,42 @@ struct SetOptions {
     _bdev_io_pool_size: Option<u32>,
     #[serde(rename = "bdev_io_cache_size")]
     _bdev_io_cache_size: Option<u32>,
-    #[serde(rename = "bdev_auto_examine")]
-    _bdev_auto_examine: Option<bool>,
+    bdev_auto_examine: Option<bool>,
     #[serde(rename = "iobuf_small_cache_size")]
     _iobuf_small_cache_size: Option<u32>,
     #[serde(rename = "iobuf_large_cache_size")]
     _iobuf_large_cache_size: Option<u32>,
 }
 
-fn bdev_set_options(_: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let _: SetOptions = params.read()?;
+fn bdev_set_options(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: SetOptions = params.read()?;
+    if let Some(examine) = p.bdev_auto_examine {
+        system.auto_examine = examine;
+    }
     Ok(true.into())
 }
 
-fn bdev_wait_for_examine(_: &mut System, params: Params) -> Result<Answer, RpcError> {
-    // A new device is offered in the call that makes it.
-    params.none()?;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Examine {
+    name: String,
+}
+
+fn bdev_examine(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: Examine = params.read()?;
+    system.look_at(&p.name)?;
     Ok(true.into())
+}
+
+fn bdev_wait_for_examine(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    // A new device is offered in the call that makes it. What has to be waited for is members of
+    // arrays that are away.
+    params.none()?;
+    let mut settling = Settling::of(None);
+    match settling.poll(system, Instant::now()) {
+        Some(outcome) => Ok(outcome?.into()),
+        None => Ok(Answer::Later(Box::new(settling))),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Calls that answer when a volume has changed its members.
+//! Calls that answer when a volume has changed.
 
 use std::time::{Duration, Instant};
 
@@ -12,53 +12,81 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked at: nothing wakes the control thread for it.
 const INTERVAL: Duration = Duration::from_millis(2);
 
+/// What is done when a change is made.
+#[derive(Debug)]
+pub enum Then {
+    /// No more.
+    Nothing,
+    /// The member that has left is deleted.
+    DeleteMember,
+    /// The volume, which is clean now, is deleted.
+    DeleteVolume {
+        /// And so are its members' superblocks.
+        clear: bool,
+    },
+    /// What was left may be begun again.
+    Resume,
+}
+
 /// A call that waits for a change.
 #[derive(Debug)]
 pub struct Changing {
     change: Change,
-    /// The member that has left is to be deleted.
-    deletes: bool,
+    then: Then,
     until: Instant,
 }
 
 impl Changing {
     /// Answers true when the change is made.
     pub fn answer(change: Change) -> Answer {
-        Self::later(change, false)
+        Self::then(change, Then::Nothing)
     }
 
-    /// Deletes the member when the volume has let it go, and then answers true.
-    pub fn then_delete(change: Change) -> Answer {
-        Self::later(change, true)
-    }
-
-    fn later(change: Change, deletes: bool) -> Answer {
+    /// Does something more when the change is made, and then answers true.
+    pub fn then(change: Change, then: Then) -> Answer {
         Answer::Later(Box::new(Self {
             change,
-            deletes,
+            then,
             until: Instant::now() + PATIENCE,
         }))
+    }
+
+    /// Does what is to be done now that the change is made.
+    fn finish(&mut self, system: &mut System) -> Option<Outcome> {
+        let done = match std::mem::replace(&mut self.then, Then::Nothing) {
+            Then::Nothing => Ok(()),
+            Then::DeleteMember => match self.change.member() {
+                Some(member) => system.devices.remove(member).map_err(RpcError::from),
+                None => Ok(()),
+            },
+            Then::DeleteVolume { clear } => system
+                .finish_delete(self.change.array(), clear)
+                .map_err(RpcError::from),
+            Then::Resume => match system.pause(self.change.array(), false) {
+                Ok(change) => {
+                    self.change = change;
+                    return None;
+                }
+                Err(error) => Err(error.into()),
+            },
+        };
+        Some(done.map(|()| true.into()))
     }
 }
 
 impl Pending for Changing {
     fn poll(&mut self, system: &mut System, now: Instant) -> Option<Outcome> {
-        let Some(changed) = system.poll_change(&self.change) else {
-            return (now >= self.until).then(|| {
+        match system.poll_change(&self.change) {
+            Some(Ok(())) => self.finish(system),
+            Some(Err(error)) => Some(Err(error.into())),
+            None => (now >= self.until).then(|| {
                 let message = format!(
                     "the reactors did not answer within {} seconds; the change may still take effect",
                     PATIENCE.as_secs()
                 );
                 Err(RpcError::errno(rustix::io::Errno::TIMEDOUT, message))
-            });
-        };
-        let done = changed.map_err(RpcError::from).and_then(|()| {
-            if self.deletes {
-                system.devices.remove(self.change.member())?;
-            }
-            Ok(true.into())
-        });
-        Some(done)
+            }),
+        }
     }
 
     fn deadline(&self) -> Instant {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::changing::Changing;
+use super::changing::{Changing, Then};
 use super::{Answer, Method, Params, When};
 use crate::bdev::{Delay, ErrorBdev, Fault, Injection, IoType, Malloc, Null, Uring};
 use crate::control::{ControlError, Deletion, Kind, System};
@@ -406,7 +406,7 @@ fn delete(system: &mut System, params: Params, word: &'static str) -> Result<Ans
     let p: Delete = params.read()?;
     match system.delete_device(&p.name, word)? {
         Deletion::Done => Ok(true.into()),
-        Deletion::UnderWay(change) => Ok(Changing::then_delete(change)),
+        Deletion::UnderWay(change) => Ok(Changing::then(change, Then::DeleteMember)),
     }
 }
 

@@ -437,14 +437,8 @@ fn nvmf_subsystem_add_ns(system: &mut System, params: Params) -> Result<Answer, 
 /// What a volume of this name waits for, if there is one that does.
 fn waits(system: &System, name: &str) -> Option<String> {
     let array = system.arrays.info(name, &system.devices)?;
-    let slots = array.slots.iter().filter(|slot| !slot.is_configured);
-    let absent: Vec<&str> = slots
-        .map(|slot| slot.name.as_deref().unwrap_or("another member"))
-        .collect();
-    Some(format!(
-        "RAID volume {name} still waits for {}; make it first",
-        absent.join(", ")
-    ))
+    let reason = array.reason?;
+    Some(format!("RAID volume {name} is not started: {reason}"))
 }
 
 #[derive(Deserialize)]

@@ -1,14 +1,19 @@
 //! `bdev_raid_create`.
 
+use std::time::Instant;
+
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::batching::BatchingParams;
-use crate::control::{ArrayOptions, System};
+use super::policy;
+use super::settling::Settling;
+use crate::control::{ArrayOptions, NewMetadata, System, Tuning};
+use crate::md::NewPolicy;
 use crate::raid::Layout;
 use crate::rpc::RpcError;
-use crate::rpc::methods::{Answer, Params};
+use crate::rpc::methods::{Answer, Params, Pending};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,15 +30,56 @@ struct Create {
     shard_run: Option<u32>,
     #[serde(default)]
     batching: BatchingParams,
+    consistency_policy: Option<String>,
+    bitmap_chunk_kb: Option<u32>,
+    assume_clean: Option<bool>,
+    spares: Option<Vec<String>>,
+    force: Option<bool>,
+}
+
+impl Create {
+    /// What is to be kept on the members, if anything.
+    fn metadata(&mut self) -> Result<Option<NewMetadata>, RpcError> {
+        let given = [
+            ("consistency_policy", self.consistency_policy.is_some()),
+            ("bitmap_chunk_kb", self.bitmap_chunk_kb.is_some()),
+            ("assume_clean", self.assume_clean.is_some()),
+            ("spares", self.spares.is_some()),
+            ("force", self.force.is_some()),
+        ];
+        if !self.superblock {
+            let odd = given.iter().find(|(_, given)| *given);
+            return odd.map_or(Ok(None), |(name, _)| {
+                Err(RpcError::invalid_params(format!(
+                    "{name}: means something only with superblock: true"
+                )))
+            });
+        }
+        let mut chosen = self.consistency_policy.as_deref().map(policy::by_name);
+        let chunk_bytes = self.bitmap_chunk_kb.map(policy::chunk_bytes).transpose()?;
+        if chunk_bytes.is_some() {
+            match &mut chosen {
+                None => chosen = Some(Ok(NewPolicy::Bitmap { chunk_bytes })),
+                Some(Ok(NewPolicy::Bitmap { chunk_bytes: chunk })) => *chunk = chunk_bytes,
+                Some(_) => {
+                    return Err(RpcError::invalid_params(
+                        "bitmap_chunk_kb: means something only with consistency_policy: bitmap",
+                    ));
+                }
+            }
+        }
+        Ok(Some(NewMetadata {
+            policy: chosen.transpose()?,
+            assume_clean: self.assume_clean.unwrap_or(false),
+            spares: self.spares.take().unwrap_or_default(),
+            force: self.force.unwrap_or(false),
+        }))
+    }
 }
 
 pub fn bdev_raid_create(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: Create = params.read()?;
-    if p.superblock {
-        return Err(RpcError::invalid_params(
-            "superblock: volumes are made without metadata; leave superblock out",
-        ));
-    }
+    let mut p: Create = params.read()?;
+    let metadata = p.metadata()?;
     let layout = match p.layout.as_deref() {
         None => Layout::default(),
         Some(name) => Layout::by_name(name).ok_or_else(|| {
@@ -41,18 +87,26 @@ pub fn bdev_raid_create(system: &mut System, params: Params) -> Result<Answer, R
             RpcError::invalid_params(format!("layout: there is no {name:?}; use one of {all}"))
         })?,
     };
-    system.create_array(ArrayOptions {
-        name: p.name,
+    let options = ArrayOptions {
+        name: p.name.clone(),
         uuid: p.uuid,
         level: level(&p.raid_level)?,
         strip_kb: p.strip_size_kb,
         layout,
         members: p.base_bdevs,
-        stripe_kb: p.stripe_size_kb,
-        shard_run: p.shard_run,
-        batching: p.batching.read()?,
-    })?;
-    Ok(true.into())
+        tuning: Tuning {
+            stripe_kb: p.stripe_size_kb,
+            shard_run: p.shard_run,
+            batching: p.batching.read()?,
+        },
+    };
+    system.create_array(options, metadata.as_ref())?;
+    // One that has come back may still wait for a member that is away.
+    let mut settling = Settling::of(Some(p.name));
+    match settling.poll(system, Instant::now()) {
+        Some(outcome) => Ok(outcome?.into()),
+        None => Ok(Answer::Later(Box::new(settling))),
+    }
 }
 
 /// SPDK's name of the level and ours mean the same; each client is shown the one that it used.

@@ -1,18 +1,30 @@
 //! Methods of RAID volumes.
 
+mod assembly;
 mod batching;
 mod create;
 mod describe;
+mod policy;
+mod settling;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use describe::describe;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use settling::Settling;
+
+use std::time::Duration;
+
+use self::assembly::{bdev_raid_assemble, bdev_raid_examine};
 use self::create::bdev_raid_create;
-use super::changing::Changing;
+use self::upkeep::{
+    bdev_raid_accept_parity, bdev_raid_add_spare, bdev_raid_check, bdev_raid_remove_spare,
+};
+use super::changing::{Changing, Then};
 use super::{Answer, Method, Params, When};
 use crate::control::{ArrayState, System};
 use crate::rpc::RpcError;
@@ -34,8 +46,13 @@ pub const METHODS: &[Method] = &[
             "stripe_size_kb?",
             "shard_run?",
             "batching?",
+            "consistency_policy?",
+            "bitmap_chunk_kb?",
+            "assume_clean?",
+            "spares?",
+            "force?",
         ],
-        help: "Makes a RAID5 volume; it starts when all of its members are there",
+        help: "Makes a RAID5 volume; with superblock, its state is kept on its members as Linux md does",
         run: bdev_raid_create,
     },
     Method {
@@ -43,7 +60,7 @@ pub const METHODS: &[Method] = &[
         aliases: &["destroy_raid_bdev"],
         when: When::Runtime,
         params: &["name", "clear_sb?"],
-        help: "Deletes a RAID volume; its members stay",
+        help: "Deletes a RAID volume; its members stay as they are, unless clear_sb",
         run: bdev_raid_delete,
     },
     Method {
@@ -58,7 +75,7 @@ pub const METHODS: &[Method] = &[
         name: "bdev_raid_add_base_bdev",
         aliases: &[],
         when: When::Runtime,
-        params: &["raid_bdev", "base_bdev"],
+        params: &["raid_bdev", "base_bdev", "force?"],
         help: "Puts a device into the free slot of a RAID volume and rebuilds it",
         run: bdev_raid_add_base_bdev,
     },
@@ -74,9 +91,62 @@ pub const METHODS: &[Method] = &[
         name: "bdev_raid_set_options",
         aliases: &[],
         when: When::Always,
-        params: &["process_window_size_kb?", "process_max_bandwidth_mb_sec?"],
-        help: "Sets how fast rebuilds go",
+        params: &[
+            "process_window_size_kb?",
+            "process_max_bandwidth_mb_sec?",
+            "process_busy_bandwidth_mb_sec?",
+            "degraded_start_wait_sec?",
+        ],
+        help: "Sets how fast rebuilds go, and how long a member that is away is waited for",
         run: bdev_raid_set_options,
+    },
+    Method {
+        name: "bdev_raid_add_spare",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["raid_bdev", "base_bdev", "force?"],
+        help: "Keeps a device ready for the next member that a RAID volume loses",
+        run: bdev_raid_add_spare,
+    },
+    Method {
+        name: "bdev_raid_remove_spare",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["raid_bdev", "base_bdev"],
+        help: "Lets go of a spare of a RAID volume",
+        run: bdev_raid_remove_spare,
+    },
+    Method {
+        name: "bdev_raid_check",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name", "action"],
+        help: "Begins a check or repair of a RAID volume's parity, or does stop, pause, resume",
+        run: bdev_raid_check,
+    },
+    Method {
+        name: "bdev_raid_accept_parity",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name"],
+        help: "Takes the parity of a RAID volume for right that may not be",
+        run: bdev_raid_accept_parity,
+    },
+    Method {
+        name: "bdev_raid_assemble",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["uuid?", "name?", "base_bdevs?", "force?"],
+        help: "Starts an array of what is there of it and answers the volume's name",
+        run: bdev_raid_assemble,
+    },
+    Method {
+        name: "bdev_raid_examine",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name"],
+        help: "Tells what a device holds of an array",
+        run: bdev_raid_examine,
     },
 ];
 
@@ -84,15 +154,19 @@ pub const METHODS: &[Method] = &[
 #[serde(deny_unknown_fields)]
 struct Delete {
     name: String,
-    // There is no superblock to clear.
-    #[serde(rename = "clear_sb")]
-    _clear_sb: Option<bool>,
+    clear_sb: Option<bool>,
 }
 
 fn bdev_raid_delete(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: Delete = params.read()?;
-    system.delete_array(&p.name)?;
-    Ok(true.into())
+    let clear = p.clear_sb.unwrap_or(false);
+    match system.begin_delete(&p.name)? {
+        Some(closing) => Ok(Changing::then(closing, Then::DeleteVolume { clear })),
+        None => {
+            system.finish_delete(&p.name, clear)?;
+            Ok(true.into())
+        }
+    }
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -141,11 +215,13 @@ fn bdev_raid_get_bdevs(system: &mut System, params: Params) -> Result<Answer, Rp
 struct AddBase {
     raid_bdev: String,
     base_bdev: String,
+    #[serde(default)]
+    force: bool,
 }
 
 fn bdev_raid_add_base_bdev(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: AddBase = params.read()?;
-    let change = system.add_member(&p.raid_bdev, &p.base_bdev)?;
+    let change = system.add_member(&p.raid_bdev, &p.base_bdev, p.force)?;
     Ok(change.map_or_else(|| true.into(), Changing::answer))
 }
 
@@ -166,6 +242,8 @@ fn bdev_raid_remove_base_bdev(system: &mut System, params: Params) -> Result<Ans
 struct SetOptions {
     process_window_size_kb: Option<u32>,
     process_max_bandwidth_mb_sec: Option<u32>,
+    process_busy_bandwidth_mb_sec: Option<u32>,
+    degraded_start_wait_sec: Option<u32>,
 }
 
 fn bdev_raid_set_options(system: &mut System, params: Params) -> Result<Answer, RpcError> {
@@ -182,6 +260,13 @@ fn bdev_raid_set_options(system: &mut System, params: Params) -> Result<Answer, 
     }
     if let Some(mb) = p.process_max_bandwidth_mb_sec {
         rebuild.bytes_per_second = u64::from(mb) << 20;
+    }
+    if let Some(mb) = p.process_busy_bandwidth_mb_sec {
+        rebuild.busy_bytes_per_second = u64::from(mb) << 20;
+    }
+    if let Some(seconds) = p.degraded_start_wait_sec {
+        let wait = Duration::from_secs(seconds.into());
+        system.arrays.set_degraded_start_wait(wait);
     }
     system.arrays.set_rebuild(rebuild)?;
     Ok(true.into())

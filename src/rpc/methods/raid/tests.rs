@@ -256,7 +256,7 @@ fn bad_volumes_are_refused_and_hold_nothing() {
         (json!({"strip_size_kb": 2048}), -22, "power of two"),
         (json!({"raid_level": "raid1"}), -32602, "use \"raid5\""),
         (json!({"raid_level": "0"}), -32602, "raid_level"),
-        (json!({"superblock": true}), -32602, "superblock"),
+        (json!({"superblock": true}), -5, "does not give back"),
         (json!({"layout": "left"}), -32602, "left-symmetric"),
         (json!({"name": ""}), -22, "needs a name"),
         (json!({"name": "x"}), -17, "x already exists"),

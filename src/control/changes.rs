@@ -1,0 +1,97 @@
+//! Changes of a volume that are under way: members that come and go, checks, its end.
+
+use std::sync::Arc;
+
+use super::ControlError;
+use super::arrays::Arrays;
+use super::devices::Devices;
+use crate::raid::{Ticket, Volume, VolumeError};
+
+/// A change of a volume that is under way.
+#[derive(Debug)]
+pub struct Change {
+    pub(super) array: String,
+    /// The device that comes or goes, if it is about one.
+    pub(super) member: Option<String>,
+    pub(super) what: What,
+    pub(super) ticket: Ticket,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Add,
+    Remove,
+    /// The members are to say that it is clean.
+    Close,
+    /// A process is begun, left or gone on with.
+    Process,
+}
+
+/// What became of a device that was to become a member.
+#[derive(Debug)]
+pub enum Addition {
+    /// It is one. Here is the volume if it was started thereby; it still has to be opened on
+    /// every reactor.
+    Done(Option<Arc<Volume>>),
+    /// The volume has been asked.
+    UnderWay(Change),
+}
+
+impl Change {
+    /// The volume.
+    pub fn array(&self) -> &str {
+        &self.array
+    }
+
+    /// The member that comes or goes, if one does.
+    pub fn member(&self) -> Option<&str> {
+        self.member.as_deref()
+    }
+}
+
+impl Arrays {
+    /// Whether a change has come to its end, and how.
+    pub fn poll_change(
+        &mut self,
+        change: &Change,
+        devices: &mut Devices,
+    ) -> Option<Result<(), ControlError>> {
+        let answer = change.ticket.poll()?;
+        let gone = match (change.what, &answer) {
+            (What::Add, Ok(())) | (What::Remove, Err(_)) => false,
+            (What::Add, Err(_)) | (What::Remove, Ok(())) => true,
+            (What::Close | What::Process, _) => false,
+        };
+        if let (true, Some(member)) = (gone, &change.member) {
+            devices.registry.release(member);
+        }
+        self.reconcile(devices);
+        Some(answer.map_err(|source| ControlError::Volume {
+            name: change.array.clone(),
+            source,
+        }))
+    }
+
+    /// Asks a started volume for something about its processes, or for its end.
+    ///
+    /// # Errors
+    /// [`ControlError::NoVolume`], [`ControlError::NotStarted`], [`ControlError::Volume`].
+    pub(super) fn ask(
+        &self,
+        name: &str,
+        what: What,
+        ask: impl FnOnce(&Volume) -> Result<Ticket, VolumeError>,
+    ) -> Result<Change, ControlError> {
+        let volume = self.started(name)?;
+        let ticket = ask(&volume).map_err(|source| ControlError::Volume {
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok(Change {
+            array: name.to_owned(),
+            member: None,
+            what,
+            ticket,
+        })
+    }
+}

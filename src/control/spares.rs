@@ -1,0 +1,268 @@
+//! Devices that wait to be used, and members that come without anybody asking: a spare where a
+//! member is lost, a member that was away.
+
+use std::time::{Duration, Instant};
+
+use super::ControlError;
+use super::arrays::{Arrays, release};
+use super::changes::{Change, What};
+use super::devices::Devices;
+use super::kept::Spare;
+use super::newcomer;
+use crate::md::Member;
+use crate::raid::{State, VolumeError};
+
+/// How often a takeover under way is looked at: nothing wakes the control thread for it.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often volumes that have spares are looked at.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// A member that comes without anybody asking.
+#[derive(Debug)]
+pub(super) struct Takeover {
+    pub(super) change: Change,
+    /// The spare that it was.
+    spare: Option<Spare>,
+}
+
+impl Arrays {
+    /// Makes a device a spare of a started volume: it takes the place of the next member that is
+    /// lost. What the device holds of another array is overwritten with `force` only.
+    ///
+    /// # Errors
+    /// [`ControlError`]; the device has not become one then.
+    pub fn add_spare(
+        &mut self,
+        name: &str,
+        device: &str,
+        force: bool,
+        devices: &mut Devices,
+    ) -> Result<(), ControlError> {
+        let volume = self.started(name)?;
+        let array = self.arrays.get_mut(name).expect("it is started");
+        let Some(kept) = &mut array.kept else {
+            return Err(ControlError::NotKept(name.to_owned()));
+        };
+        let bdev = devices.registry.claim(device, name)?;
+        let (info, of_volume) = (bdev.info(), crate::bdev::Bdev::info(&*volume));
+        let checked = match info.block_size == of_volume.block_size {
+            true => newcomer::look(&bdev, &kept.set, force).map(drop),
+            false => Err(ControlError::Volume {
+                name: name.to_owned(),
+                source: VolumeError::MixedBlocks {
+                    name: device.to_owned(),
+                    found: info.block_size,
+                    wanted: of_volume.block_size,
+                },
+            }),
+        };
+        let spare = checked.and_then(|()| newcomer::spare(kept, &volume.status(), &bdev));
+        match spare {
+            Ok(spare) => kept.spares.push(spare),
+            Err(error) => {
+                devices.registry.release(device);
+                return Err(error);
+            }
+        }
+        tracing::info!("RAID volume {name}: {device} is a spare");
+        Ok(())
+    }
+
+    /// Takes a spare out of its volume and removes what makes it one. Says whether the device was
+    /// a spare of that volume.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn remove_spare(
+        &mut self,
+        name: &str,
+        device: &str,
+        devices: &mut Devices,
+    ) -> Result<bool, ControlError> {
+        let array = self.arrays.get_mut(name);
+        let array = array.ok_or_else(|| ControlError::NoVolume(name.to_owned()))?;
+        let Some(kept) = &mut array.kept else {
+            return Ok(false);
+        };
+        if !kept.spares.iter().any(|s| s.device == device) {
+            return Ok(false);
+        }
+        kept.lose(device);
+        release(name, device, devices);
+        newcomer::clear(&devices.registry.get(device)?)?;
+        Ok(true)
+    }
+
+    /// A device came that says that it belongs to the started volume `name`. It becomes a spare if
+    /// it says that it is one, or a member again if it lacks no more than the bitmap says.
+    ///
+    /// # Errors
+    /// Why it is not used.
+    pub(super) fn welcome(
+        &mut self,
+        name: &str,
+        device: &str,
+        member: Member,
+        devices: &mut Devices,
+    ) -> Result<(), ControlError> {
+        let volume = self.started(name)?;
+        let array = self.arrays.get_mut(name).expect("it is started");
+        let Some(kept) = &mut array.kept else {
+            return Err(ControlError::NotKept(name.to_owned()));
+        };
+        let status = volume.status();
+        let spare = Spare::new(device, &member.superblock);
+        if member.superblock.role() == crate::md::Role::Spare {
+            let known = status
+                .metadata
+                .iter()
+                .flat_map(|m| m.superblocks.iter().flatten());
+            let twice = known
+                .map(|s| (s.dev_number, s.device_uuid))
+                .chain(kept.spares.iter().map(|s| (s.number, s.uuid)))
+                .any(|(number, uuid)| number == spare.number || uuid == spare.uuid);
+            if twice {
+                return Err(ControlError::Twice(device.to_owned()));
+            }
+            devices.registry.claim(device, name)?;
+            kept.spares.push(spare);
+            tracing::info!("RAID volume {name}: {device} is a spare");
+            return Ok(());
+        }
+        if !newcomer::returns(kept, &member, &status) {
+            return Err(ControlError::Stale {
+                device: device.to_owned(),
+                name: name.to_owned(),
+            });
+        }
+        let bdev = devices.registry.claim(device, name)?;
+        let asked = volume.add_member(bdev, Some(newcomer::returning(member)));
+        match asked {
+            Ok(ticket) => {
+                tracing::info!("RAID volume {name}: {device} is back, and brought up to date");
+                self.takeovers.push(Takeover {
+                    change: Change {
+                        array: name.to_owned(),
+                        member: Some(device.to_owned()),
+                        what: What::Add,
+                        ticket,
+                    },
+                    spare: None,
+                });
+                Ok(())
+            }
+            Err(source) => {
+                devices.registry.release(device);
+                Err(ControlError::Volume {
+                    name: name.to_owned(),
+                    source,
+                })
+            }
+        }
+    }
+
+    /// Has spares take the places of members that are lost, and sees takeovers through. Returns when
+    /// to look again at the latest, if there is anything to look at.
+    pub(super) fn take_over(&mut self, devices: &mut Devices, now: Instant) -> Option<Instant> {
+        let mut takeovers = std::mem::take(&mut self.takeovers);
+        takeovers.retain(|takeover| !self.ends(takeover, devices));
+        self.takeovers = takeovers;
+        let names: Vec<String> = self.arrays.keys().cloned().collect();
+        let mut watched = false;
+        for name in names {
+            watched |= self.begin_takeover(&name, devices);
+        }
+        let wait = match (self.takeovers.is_empty(), watched) {
+            (false, _) => INTERVAL,
+            (true, true) => WATCH,
+            (true, false) => return None,
+        };
+        Some(now + wait)
+    }
+
+    /// Has a spare take the place of a member that is lost, if one is and there is a spare. Says
+    /// whether there is a spare that could.
+    fn begin_takeover(&mut self, name: &str, devices: &Devices) -> bool {
+        let array = &self.arrays[name];
+        let (Some(volume), Some(kept)) = (&array.volume, &array.kept) else {
+            return false;
+        };
+        let Some(spare) = kept.spares.iter().find(|s| !s.refused).cloned() else {
+            return false;
+        };
+        let status = volume.status();
+        let is_lost = status.slots.iter().any(|slot| slot.name.is_none());
+        let is_served = self.takeovers.iter().any(|t| t.change.array == name);
+        // What is in doubt would become wrong data on the spare.
+        if !is_lost || is_served || status.doubtful || status.state == State::Offline {
+            return true;
+        }
+        let asked = devices
+            .registry
+            .get(&spare.device)
+            .map_err(ControlError::from)
+            .and_then(|bdev| {
+                let new = newcomer::fresh(kept, &status, &bdev, Some(&spare))?;
+                let asked = volume.add_member(bdev, Some(new));
+                asked.map_err(|source| ControlError::Volume {
+                    name: name.to_owned(),
+                    source,
+                })
+            });
+        let array = self.arrays.get_mut(name).expect("looked at above");
+        let kept = array.kept.as_mut().expect("looked at above");
+        match asked {
+            Ok(ticket) => {
+                kept.spares.retain(|s| s.device != spare.device);
+                let change = Change {
+                    array: name.to_owned(),
+                    member: Some(spare.device.clone()),
+                    what: What::Add,
+                    ticket,
+                };
+                let spare = Some(spare);
+                self.takeovers.push(Takeover { change, spare });
+            }
+            Err(error) => {
+                tracing::error!(
+                    "RAID volume {name}: spare {} is of no use: {error}",
+                    spare.device
+                );
+                let failed = kept.spares.iter_mut().find(|s| s.device == spare.device);
+                failed.expect("it was among them").refused = true;
+            }
+        }
+        true
+    }
+
+    /// Whether a takeover has come to its end.
+    fn ends(&mut self, takeover: &Takeover, devices: &mut Devices) -> bool {
+        let Takeover { change, spare } = takeover;
+        let Some(answer) = change.ticket.poll() else {
+            return false;
+        };
+        let (name, device) = (&change.array, change.member.as_deref().unwrap_or_default());
+        let kept = self.arrays.get_mut(name).and_then(|a| a.kept.as_mut());
+        match (answer, spare, kept) {
+            (Ok(()), Some(_), _) => {
+                tracing::warn!(
+                    "RAID volume {name}: spare {device} takes the place of a lost member"
+                );
+            }
+            (Ok(()), ..) => {}
+            // It is tried again.
+            (Err(VolumeError::Changing | VolumeError::NoFreeSlot), Some(spare), Some(kept)) => {
+                kept.spares.push(spare.clone());
+            }
+            (Err(error), spare, kept) => {
+                tracing::error!("RAID volume {name}: {device} did not become a member: {error}");
+                release(name, device, devices);
+                if let (Some(_), Some(kept)) = (spare, kept) {
+                    kept.rejected.push((device.to_owned(), error.to_string()));
+                }
+            }
+        }
+        true
+    }
+}

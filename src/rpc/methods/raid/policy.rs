@@ -1,0 +1,32 @@
+//! Consistency policies as clients name them.
+
+use crate::md::NewPolicy;
+use crate::rpc::RpcError;
+
+/// The policy of this name, which is mdadm's.
+///
+/// # Errors
+/// There is none, with those that there are.
+pub fn by_name(name: &str) -> Result<NewPolicy, RpcError> {
+    match name {
+        "resync" => Ok(NewPolicy::Resync),
+        "bitmap" => Ok(NewPolicy::Bitmap { chunk_bytes: None }),
+        "ppl" => Ok(NewPolicy::Ppl),
+        _ => Err(RpcError::invalid_params(format!(
+            "consistency_policy: there is no {name:?}; use one of resync, bitmap, ppl"
+        ))),
+    }
+}
+
+/// Bytes of a member for each bit of a bitmap.
+///
+/// # Errors
+/// It is no power of two from 4 KiB to 1 GiB.
+pub fn chunk_bytes(kb: u32) -> Result<u32, RpcError> {
+    if kb.is_power_of_two() && (4..=1 << 20).contains(&kb) {
+        return Ok(kb * 1024);
+    }
+    Err(RpcError::invalid_params(format!(
+        "bitmap_chunk_kb: {kb} is not possible; use a power of two from 4 to 1048576"
+    )))
+}
