@@ -224,7 +224,8 @@ mod tests {
         for bdev in devices {
             let mut disk = MemberDisk::open(&bdev).unwrap();
             assert_eq!(disk.bytes(), 4 << 20);
-            disk.write_durable(8192, &bytes).unwrap();
+            disk.write(8192, &bytes).unwrap();
+            disk.flush().unwrap();
             let mut read = vec![1; bytes.len() + 8192];
             disk.read(4096, &mut read).unwrap();
             assert_eq!(read[..4096], [0; 4096]);
@@ -270,7 +271,8 @@ mod tests {
         );
         assert!(disk.flush().is_err());
         disk.read(1024, &mut bytes).unwrap();
-        disk.write_durable(1024, &bytes).unwrap();
+        disk.write(1024, &bytes).unwrap();
+        disk.flush().unwrap();
     }
 
     #[test]
