@@ -18,6 +18,7 @@
 //! | [`create`](mod@create) | the metadata of a new array |
 //! | [`join`](mod@join) | the superblock of a device that joins later |
 //! | [`assembly`], [`rejection`] | which members make up an array, and in which state |
+//! | [`report`] | a member in words |
 //! | [`layout`], [`replay`](mod@replay) | recovery from the partial parity log |
 #![forbid(unsafe_code)]
 
@@ -36,6 +37,7 @@ pub mod placement;
 pub mod ppl;
 pub mod rejection;
 pub mod replay;
+pub mod report;
 pub mod superblock;
 pub mod support;
 #[cfg(test)]

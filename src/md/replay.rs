@@ -304,6 +304,9 @@ impl Plan {
                 Some(disks) => (disks, parity),
                 None => (layout.data(), data / layout.data()),
             };
+            if disks * strip != data {
+                return None;
+            }
             let before = disks.checked_sub(1)?.checked_mul(chunk)?;
             (disks, strip, first.checked_add(before)?.checked_add(strip)?)
         };

@@ -591,6 +591,11 @@ impl Superblock {
         bytes[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&sum.to_le_bytes());
     }
 
+    /// The checksum that it is written with.
+    pub fn checksum(&self) -> u32 {
+        checksum(&self.to_bytes())
+    }
+
     /// The superblock with its checksum.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.bytes()];

@@ -10,6 +10,7 @@ mod member;
 mod placement;
 mod ppl;
 mod replay;
+mod report;
 mod superblock;
 
 use uuid::Uuid;

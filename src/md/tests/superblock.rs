@@ -253,6 +253,18 @@ fn what_we_can_not_run_is_named() {
 fn times_have_seconds_and_microseconds() {
     let time = Time(1_700_000_000 | 250_000 << 40);
     assert_eq!((time.seconds(), time.micros()), (1_700_000_000, 250_000));
+    // From `date -u -d @N`.
+    for (seconds, date) in [
+        (0, "Thu Jan  1 00:00:00 1970"),
+        (951_782_399, "Mon Feb 28 23:59:59 2000"),
+        (951_868_800, "Wed Mar  1 00:00:00 2000"),
+        (1_700_000_000, "Tue Nov 14 22:13:20 2023"),
+        (1_709_164_800, "Thu Feb 29 00:00:00 2024"),
+        (4_107_542_400, "Mon Mar  1 00:00:00 2100"),
+        (1_099_511_627_775, "Mon Feb 20 00:36:15 36812"),
+    ] {
+        assert_eq!(Time::from_seconds(seconds).to_string(), date);
+    }
 }
 
 #[test]
