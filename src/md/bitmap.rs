@@ -31,26 +31,34 @@ pub fn area_bytes(sectors: u64, chunk_bytes: u32) -> u64 {
     HEADER_BYTES as u64 + bits_for(sectors, chunk_bytes).div_ceil(8)
 }
 
+/// Bytes of the bits alone, for a bitmap that we can keep.
+///
+/// # Errors
+/// [`BitmapError::Range`] if `chunk_bytes` is not a power of two from 512, or so small that the bits need more
+/// than [`MAX_BYTES`].
+pub fn bytes_of_bits(sectors: u64, chunk_bytes: u32) -> Result<usize, BitmapError> {
+    let bytes = bits_for(sectors, chunk_bytes).div_ceil(8);
+    if chunk_bytes < 512 || !chunk_bytes.is_power_of_two() || bytes > MAX_BYTES {
+        return Err(BitmapError::Range {
+            field: "chunksize",
+            value: u64::from(chunk_bytes),
+        });
+    }
+    Ok(bytes as usize)
+}
+
 impl Bitmap {
     /// A bitmap without a bit set, for `sectors` of each member (`size` of the superblock).
     ///
     /// # Errors
-    /// [`BitmapError::Range`] if `chunk_bytes` is not a power of two from 512, or so small that the bits
-    /// need more than [`MAX_BYTES`].
+    /// As [`bytes_of_bits`].
     pub fn new(sectors: u64, chunk_bytes: u32) -> Result<Self, BitmapError> {
-        let bits = bits_for(sectors, chunk_bytes);
-        let bytes = bits.div_ceil(8);
-        if chunk_bytes < 512 || !chunk_bytes.is_power_of_two() || bytes > MAX_BYTES {
-            return Err(BitmapError::Range {
-                field: "chunksize",
-                value: u64::from(chunk_bytes),
-            });
-        }
+        let bytes = bytes_of_bits(sectors, chunk_bytes)?;
         Ok(Self {
             chunk_sectors: u64::from(chunk_bytes) / SECTOR,
             sectors,
-            bits,
-            bytes: vec![0; bytes as usize],
+            bits: bits_for(sectors, chunk_bytes),
+            bytes: vec![0; bytes],
         })
     }
 

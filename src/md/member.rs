@@ -1,6 +1,6 @@
 //! All metadata of one member: read from its device, and written to it.
 
-use super::bitmap::area_bytes;
+use super::bitmap::bytes_of_bits;
 use super::bitmap_header::HEADER_BYTES;
 use super::disk::{read_span, write_span_durable};
 use super::placement::{Area, DEVICE_SECTORS_MIN};
@@ -192,10 +192,8 @@ fn read_bitmap(
     let at = byte_beside(superblock, offset.into())?;
     let header = BitmapHeader::parse(&read_span(disk, at, HEADER_BYTES)?)?;
     let freshness = header.check(superblock)?;
-    let len = area_bytes(superblock.size, header.chunk_bytes);
-    // The shape is checked before so much is read.
-    Bitmap::new(superblock.size, header.chunk_bytes)?;
-    let area = read_span(disk, at, len as usize)?;
+    let len = HEADER_BYTES + bytes_of_bits(superblock.size, header.chunk_bytes)?;
+    let area = read_span(disk, at, len)?;
     let bits = Bitmap::load(&header, superblock.size, &area)?;
     Ok(StoredBitmap {
         header,

@@ -131,6 +131,37 @@ fn sectors_that_an_entry_can_not_hold_are_refused() {
     assert_eq!(set.insert(5..5), Ok(false));
 }
 
+#[test]
+fn a_flipped_bit_is_refused_or_changes_no_other_entry() {
+    // The log has no checksum: a flip within an entry can make another one of it.
+    let words = [1000 << 10 | 8, 5000 << 10 | 512, 20_000 << 10 | 1];
+    let (bytes, entries) = (log(&words), [1000..1008, 5000..5512, 20_000..20_001u64]);
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let word = bit / 64;
+        match BadBlocks::parse(&LOG, &flipped) {
+            Ok(set) => {
+                let others = entries.iter().enumerate().filter(|(n, _)| *n != word);
+                for (_, entry) in others {
+                    let found: u64 = set.within(entry.clone()).map(|r| r.end - r.start).sum();
+                    assert_eq!(found, entry.end - entry.start, "bit {bit}");
+                }
+                // Instead of the end there are sectors that no device has. Behind the end nobody looks.
+                if word > 3 {
+                    assert_eq!(set.entries(), 3, "bit {bit}");
+                }
+                if word == 3 {
+                    let wrong = set.iter().find(|r| r.start > 30_000).expect("a range");
+                    assert!(wrong.start > 1 << 52, "bit {bit}");
+                }
+            }
+            Err(BadBlocksError::Entry { index, .. }) => assert_eq!(index, word, "bit {bit}"),
+            Err(other) => panic!("bit {bit}: {other}"),
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

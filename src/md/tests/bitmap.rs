@@ -149,6 +149,51 @@ fn an_area_that_is_too_short_is_refused() {
     assert!(Bitmap::new(u64::MAX, 512).is_err());
 }
 
+/// What a flipped bit of a header leads to. There is no checksum: what is not refused must do no harm.
+#[derive(Debug, PartialEq)]
+enum Flip {
+    /// The bitmap is not taken at all.
+    Refused,
+    /// Every bit is taken as set.
+    Stale,
+    /// It says the same about every part of the members.
+    Same,
+}
+
+#[test]
+fn a_flipped_bit_of_the_header_is_noticed_or_does_no_harm() {
+    let header = BitmapHeader::new(&sample(), 1 << 20, 8);
+    let mut bytes = [0; 256];
+    header.write(&mut bytes);
+    for bit in 0..256 * 8 {
+        let mut flipped = bytes;
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let read = BitmapHeader::parse(&flipped);
+        let flip = match read.as_ref().map(|h| h.check(&sample())) {
+            Err(_) | Ok(Err(_)) => Flip::Refused,
+            Ok(Ok(Freshness::Stale)) => Flip::Stale,
+            Ok(Ok(Freshness::Current)) => Flip::Same,
+        };
+        let wanted = match (bit / 8, bit % 8) {
+            // Magic, version, identity, chunk. Seconds between looks: 5 is never 0 with one bit flipped.
+            (0..24 | 52..56, _) => Flip::Refused,
+            // Events: 17 becomes less only if a bit of its own goes.
+            (24, 0 | 4) => Flip::Stale,
+            // Two bits of the state say that the bitmap is worth nothing.
+            (48, 1 | 2) => Flip::Stale,
+            // Write-behind: more than 16383 is refused.
+            (61, 6 | 7) | (62..64, _) => Flip::Refused,
+            // Events of the last cleared bit, the size that nobody believes, waits, space, cluster, nothing.
+            _ => Flip::Same,
+        };
+        assert_eq!(flip, wanted, "bit {bit}");
+        if let (Ok(read), Flip::Same) = (read, flip) {
+            let shape = |h: &BitmapHeader| (h.uuid, h.chunk_bytes);
+            assert_eq!(shape(&read), shape(&header), "bit {bit}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn a_bitmap_is_a_set_of_numbers(
