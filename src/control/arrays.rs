@@ -207,7 +207,7 @@ impl Arrays {
     /// Forgets a volume, of which nothing must be open, and lets its members go.
     pub fn forget(&mut self, name: &str, devices: &mut Devices) {
         self.arrays.remove(name);
-        self.takeovers.retain(|t| t.change.array != name);
+        self.takeovers.retain(|t| t.array != name);
         release_all(name, devices);
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ControlError;
 use super::arrays::Arrays;
 use super::devices::Devices;
-use crate::raid::{Ticket, Volume, VolumeError};
+use crate::raid::{NewMember, Ticket, Volume, VolumeError};
 
 /// A change of a volume that is under way.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct Change {
     /// The device that comes or goes, if it is about one.
     pub(super) member: Option<String>,
     pub(super) what: What,
+    /// What a device brings along that comes.
+    pub(super) new: Option<NewMember>,
     pub(super) ticket: Ticket,
 }
 
@@ -53,10 +55,17 @@ impl Arrays {
     /// Whether a change has come to its end, and how.
     pub fn poll_change(
         &mut self,
-        change: &Change,
+        change: &mut Change,
         devices: &mut Devices,
     ) -> Option<Result<(), ControlError>> {
-        let answer = change.ticket.poll()?;
+        let mut answer = change.ticket.poll()?;
+        if (change.what, &answer) == (What::Add, &Err(VolumeError::Changing)) {
+            // The member before it may not be gone for good yet.
+            match self.ask_again(change, devices) {
+                Ok(()) => return None,
+                Err(error) => answer = Err(error),
+            }
+        }
         let gone = match (change.what, &answer) {
             (What::Add, Ok(())) | (What::Remove, Err(_)) => false,
             (What::Add, Err(_)) | (What::Remove, Ok(())) => true,
@@ -70,6 +79,17 @@ impl Arrays {
             name: change.array.clone(),
             source,
         }))
+    }
+
+    /// Asks a volume again to take a member.
+    fn ask_again(&self, change: &mut Change, devices: &Devices) -> Result<(), VolumeError> {
+        let (Ok(volume), Some(member)) = (self.started(&change.array), &change.member) else {
+            return Err(VolumeError::Offline);
+        };
+        let gone = |_| VolumeError::NoSuchMember(member.clone());
+        let bdev = devices.registry.get(member).map_err(gone)?;
+        change.ticket = volume.add_member(bdev, change.new.clone())?;
+        Ok(())
     }
 
     /// Asks a started volume for something about its processes, or for its end.
@@ -91,6 +111,7 @@ impl Arrays {
             array: name.to_owned(),
             member: None,
             what,
+            new: None,
             ticket,
         })
     }

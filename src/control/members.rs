@@ -8,6 +8,7 @@ use super::arrays::{Arrays, Place, release};
 use super::changes::{Addition, Change, What};
 use super::devices::Devices;
 use super::newcomer;
+use super::spares::Takeover;
 use crate::bdev::{Bdev, Claim};
 use crate::raid::{NewMember, Volume, VolumeError};
 
@@ -36,12 +37,16 @@ impl Arrays {
             has_free_slot(&volume).map_err(refused)?;
             let bdev = devices.registry.claim(member, name)?;
             let new = new_member(array, &volume, &bdev, force);
-            let asked = new.and_then(|new| volume.add_member(bdev, new).map_err(refused));
+            let asked = new.and_then(|new| {
+                let ticket = volume.add_member(bdev, new.clone()).map_err(refused)?;
+                Ok((new, ticket))
+            });
             return match asked {
-                Ok(ticket) => Ok(Addition::UnderWay(Change {
+                Ok((new, ticket)) => Ok(Addition::UnderWay(Change {
                     array: name.to_owned(),
                     member: Some(member.to_owned()),
                     what: What::Add,
+                    new,
                     ticket,
                 })),
                 Err(error) => {
@@ -93,6 +98,12 @@ impl Arrays {
             }
             return Ok(None);
         }
+        let waits = |t: &Takeover| t.device == member && t.ticket.is_none();
+        if self.takeovers.iter().any(waits) {
+            self.takeovers.retain(|t| !waits(t));
+            release(&holder, member, devices);
+            return Ok(None);
+        }
         let Some(volume) = &array.volume else {
             for slot in &mut array.slots {
                 slot.take_if(|m| m == member);
@@ -110,6 +121,7 @@ impl Arrays {
             array: holder,
             member: Some(member.to_owned()),
             what: What::Remove,
+            new: None,
             ticket,
         }))
     }

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::ControlError;
 use super::arrays::{Arrays, release};
-use super::changes::{Change, What};
 use super::devices::Devices;
 use super::kept::Spare;
 use super::newcomer;
 use crate::md::Member;
-use crate::raid::{State, VolumeError};
+use crate::raid::{NewMember, State, Ticket, VolumeError};
 
 /// How often a takeover under way is looked at: nothing wakes the control thread for it.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -18,12 +17,16 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// How often volumes that have spares are looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// A member that comes without anybody asking.
+/// A member that comes without anybody asking. Its device is held for the volume.
 #[derive(Debug)]
 pub(super) struct Takeover {
-    pub(super) change: Change,
+    pub(super) array: String,
+    pub(super) device: String,
+    new: NewMember,
     /// The spare that it was.
     spare: Option<Spare>,
+    /// Once the volume was asked.
+    pub(super) ticket: Option<Ticket>,
 }
 
 impl Arrays {
@@ -136,42 +139,30 @@ impl Arrays {
                 name: name.to_owned(),
             });
         }
-        let bdev = devices.registry.claim(device, name)?;
-        let asked = volume.add_member(bdev, Some(newcomer::returning(member)));
-        match asked {
-            Ok(ticket) => {
-                tracing::info!("RAID volume {name}: {device} is back, and brought up to date");
-                self.takeovers.push(Takeover {
-                    change: Change {
-                        array: name.to_owned(),
-                        member: Some(device.to_owned()),
-                        what: What::Add,
-                        ticket,
-                    },
-                    spare: None,
-                });
-                Ok(())
-            }
-            Err(source) => {
-                devices.registry.release(device);
-                Err(ControlError::Volume {
-                    name: name.to_owned(),
-                    source,
-                })
-            }
-        }
+        devices.registry.claim(device, name)?;
+        tracing::info!("RAID volume {name}: {device} is back, and brought up to date");
+        self.takeovers.push(Takeover {
+            array: name.to_owned(),
+            device: device.to_owned(),
+            new: newcomer::returning(member),
+            spare: None,
+            ticket: None,
+        });
+        Ok(())
     }
 
     /// Has spares take the places of members that are lost, and sees takeovers through. Returns when
     /// to look again at the latest, if there is anything to look at.
     pub(super) fn take_over(&mut self, devices: &mut Devices, now: Instant) -> Option<Instant> {
-        let mut takeovers = std::mem::take(&mut self.takeovers);
-        takeovers.retain(|takeover| !self.ends(takeover, devices));
-        self.takeovers = takeovers;
         let names: Vec<String> = self.arrays.keys().cloned().collect();
         let mut watched = false;
         for name in names {
-            watched |= self.begin_takeover(&name, devices);
+            watched |= self.choose_spare(&name, devices);
+        }
+        for mut takeover in std::mem::take(&mut self.takeovers) {
+            if !self.go_on(&mut takeover, devices) {
+                self.takeovers.push(takeover);
+            }
         }
         let wait = match (self.takeovers.is_empty(), watched) {
             (false, _) => INTERVAL,
@@ -181,9 +172,9 @@ impl Arrays {
         Some(now + wait)
     }
 
-    /// Has a spare take the place of a member that is lost, if one is and there is a spare. Says
-    /// whether there is a spare that could.
-    fn begin_takeover(&mut self, name: &str, devices: &Devices) -> bool {
+    /// Chooses the spare that is to take the place of a member that is lost, if one is. Says whether
+    /// there is a spare that could.
+    fn choose_spare(&mut self, name: &str, devices: &Devices) -> bool {
         let array = &self.arrays[name];
         let (Some(volume), Some(kept)) = (&array.volume, &array.kept) else {
             return false;
@@ -193,73 +184,90 @@ impl Arrays {
         };
         let status = volume.status();
         let is_lost = status.slots.iter().any(|slot| slot.name.is_none());
-        let is_served = self.takeovers.iter().any(|t| t.change.array == name);
+        let is_served = self.takeovers.iter().any(|t| t.array == name);
         // What is in doubt would become wrong data on the spare.
         if !is_lost || is_served || status.doubtful || status.state == State::Offline {
             return true;
         }
-        let asked = devices
-            .registry
-            .get(&spare.device)
+        let bdev = devices.registry.get(&spare.device);
+        let new = bdev
             .map_err(ControlError::from)
-            .and_then(|bdev| {
-                let new = newcomer::fresh(kept, &status, &bdev, Some(&spare))?;
-                let asked = volume.add_member(bdev, Some(new));
-                asked.map_err(|source| ControlError::Volume {
-                    name: name.to_owned(),
-                    source,
-                })
-            });
-        let array = self.arrays.get_mut(name).expect("looked at above");
-        let kept = array.kept.as_mut().expect("looked at above");
-        match asked {
-            Ok(ticket) => {
+            .and_then(|bdev| newcomer::fresh(kept, &status, &bdev, Some(&spare)));
+        let Some(kept) = self.kept_mut(name) else {
+            return false;
+        };
+        match new {
+            Ok(new) => {
                 kept.spares.retain(|s| s.device != spare.device);
-                let change = Change {
+                self.takeovers.push(Takeover {
                     array: name.to_owned(),
-                    member: Some(spare.device.clone()),
-                    what: What::Add,
-                    ticket,
-                };
-                let spare = Some(spare);
-                self.takeovers.push(Takeover { change, spare });
+                    device: spare.device.clone(),
+                    new,
+                    spare: Some(spare),
+                    ticket: None,
+                });
             }
             Err(error) => {
-                tracing::error!(
-                    "RAID volume {name}: spare {} is of no use: {error}",
-                    spare.device
-                );
-                let failed = kept.spares.iter_mut().find(|s| s.device == spare.device);
-                failed.expect("it was among them").refused = true;
+                let device = &spare.device;
+                tracing::error!("RAID volume {name}: spare {device} is of no use: {error}");
+                for failed in &mut kept.spares {
+                    failed.refused |= failed.device == *device;
+                }
             }
         }
         true
     }
 
-    /// Whether a takeover has come to its end.
-    fn ends(&mut self, takeover: &Takeover, devices: &mut Devices) -> bool {
-        let Takeover { change, spare } = takeover;
-        let Some(answer) = change.ticket.poll() else {
-            return false;
+    /// Asks the volume to take a member, or sees what has become of that. Says whether it is over.
+    fn go_on(&mut self, takeover: &mut Takeover, devices: &mut Devices) -> bool {
+        let (name, device) = (&takeover.array, &takeover.device);
+        let answer = match &takeover.ticket {
+            Some(ticket) => match ticket.poll() {
+                Some(answer) => answer,
+                None => return false,
+            },
+            None => {
+                let volume = self.started(name).ok();
+                let bdev = devices.registry.get(device).ok();
+                let (Some(volume), Some(bdev)) = (volume, bdev) else {
+                    release(name, device, devices);
+                    return true;
+                };
+                match volume.add_member(bdev, Some(takeover.new.clone())) {
+                    Ok(ticket) => {
+                        takeover.ticket = Some(ticket);
+                        return false;
+                    }
+                    Err(error) => Err(error),
+                }
+            }
         };
-        let (name, device) = (&change.array, change.member.as_deref().unwrap_or_default());
-        let kept = self.arrays.get_mut(name).and_then(|a| a.kept.as_mut());
-        match (answer, spare, kept) {
-            (Ok(()), Some(_), _) => {
+        match answer {
+            Ok(()) if takeover.spare.is_some() => {
                 tracing::warn!(
                     "RAID volume {name}: spare {device} takes the place of a lost member"
                 );
             }
-            (Ok(()), ..) => {}
-            // It is tried again.
-            (Err(VolumeError::Changing | VolumeError::NoFreeSlot), Some(spare), Some(kept)) => {
-                kept.spares.push(spare.clone());
+            Ok(()) => {}
+            // The loss may not be over yet.
+            Err(VolumeError::Changing) => {
+                takeover.ticket = None;
+                return false;
             }
-            (Err(error), spare, kept) => {
-                tracing::error!("RAID volume {name}: {device} did not become a member: {error}");
-                release(name, device, devices);
-                if let (Some(_), Some(kept)) = (spare, kept) {
-                    kept.rejected.push((device.to_owned(), error.to_string()));
+            Err(error) => {
+                let spare = takeover.spare.take();
+                let needless = error == VolumeError::NoFreeSlot;
+                let kept = self.kept_mut(name);
+                match (spare, kept) {
+                    // Somebody else was faster.
+                    (Some(spare), Some(kept)) if needless => kept.spares.insert(0, spare),
+                    (_, kept) => {
+                        tracing::error!("RAID volume {name}: {device} is of no use: {error}");
+                        if let Some(kept) = kept {
+                            kept.rejected.push((device.clone(), error.to_string()));
+                        }
+                        release(name, device, devices);
+                    }
                 }
             }
         }

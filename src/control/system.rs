@@ -316,7 +316,7 @@ impl System {
     }
 
     /// Whether a change has come to its end, and how.
-    pub fn poll_change(&mut self, change: &Change) -> Option<Result<(), ControlError>> {
+    pub fn poll_change(&mut self, change: &mut Change) -> Option<Result<(), ControlError>> {
         self.arrays.poll_change(change, &mut self.devices)
     }
 

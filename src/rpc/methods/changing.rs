@@ -76,7 +76,7 @@ impl Changing {
 
 impl Pending for Changing {
     fn poll(&mut self, system: &mut System, now: Instant) -> Option<Outcome> {
-        match system.poll_change(&self.change) {
+        match system.poll_change(&mut self.change) {
             Some(Ok(())) => self.finish(system),
             Some(Err(error)) => Some(Err(error.into())),
             None => (now >= self.until).then(|| {

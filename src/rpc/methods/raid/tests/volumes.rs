@@ -1,4 +1,4 @@
-//! RAID volumes as clients make, see and change them.
+//! Volumes whose members keep nothing of them.
 
 use std::time::{Duration, Instant};
 

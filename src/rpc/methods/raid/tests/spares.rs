@@ -1,0 +1,241 @@
+//! What keeps a volume whole: spares, members that come back, checks.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::site::Site;
+
+/// The array `r` with these devices beside its members.
+fn running(more: &[&str], params: Value) -> Site {
+    let mut files = vec!["a", "b", "c", "d"];
+    files.extend(more);
+    let mut site = Site::new(&files);
+    site.open(&files);
+    site.create(params).unwrap();
+    site.settle();
+    site
+}
+
+fn bitmap() -> Value {
+    json!({"bitmap_chunk_kb": 64})
+}
+
+#[test]
+fn a_spare_takes_the_place_of_a_lost_member() {
+    let mut site = running(&["s", "t"], bitmap());
+    for spare in ["s", "t"] {
+        let add = json!({"raid_bdev": "r", "base_bdev": spare});
+        site.call("bdev_raid_add_spare", add).unwrap();
+        assert_eq!(site.examine(spare)["role"], "spare");
+    }
+    assert_eq!(site.array("r")["md"]["spares"], json!(["s", "t"]));
+    site.call("bdev_raid_remove_base_bdev", json!({"name": "b"}))
+        .unwrap();
+    let array = site.wait_for("a spare", |a| a["base_bdevs_list"][1]["name"] == "s");
+    assert_eq!(array["md"]["spares"], json!(["t"]));
+    site.settle();
+    let held = site.examine("s");
+    assert_eq!(held["role"], json!({"slot": 1}));
+    // A number that no other device has.
+    assert_eq!(held["device_number"], 4);
+    assert_eq!(site.examine("t")["device_number"], 5);
+    site.restart();
+    site.open(&["t", "s", "a", "b", "c", "d"]);
+    assert_eq!(site.members("r"), ["a", "s", "c", "d"]);
+    let array = site.array("r");
+    assert_eq!(array["md"]["spares"], json!(["t"]));
+    // The one that was lost is of no use any more.
+    assert_eq!(array["md"]["rejected"][0]["name"], "b");
+}
+
+#[test]
+fn a_spare_is_let_go_and_is_none_any_more() {
+    let mut site = running(&["s"], bitmap());
+    let spare = json!({"raid_bdev": "r", "base_bdev": "s"});
+    let (code, text) = site.refused("bdev_raid_remove_spare", spare.clone());
+    assert!(code == -19 && text.contains("no spare"), "{text}");
+    site.call("bdev_raid_add_spare", spare.clone()).unwrap();
+    let (code, _) = site.refused("bdev_raid_add_spare", spare.clone());
+    assert_eq!(code, -16, "it is one");
+    site.call("bdev_raid_remove_spare", spare.clone()).unwrap();
+    assert_eq!(site.array("r")["md"]["spares"], json!([]));
+    assert_eq!(site.system().devices.registry.claim_of("s"), None);
+    assert!(
+        site.refused("bdev_raid_examine", json!({"name": "s"}))
+            .1
+            .contains("no md superblock")
+    );
+    // A spare whose device goes is no spare any more, too.
+    site.call("bdev_raid_add_spare", spare).unwrap();
+    site.close("s");
+    assert_eq!(site.array("r")["md"]["spares"], json!([]));
+    site.open(&["s"]);
+    assert_eq!(site.array("r")["md"]["spares"], json!(["s"]));
+}
+
+#[test]
+fn what_cannot_be_a_spare_is_told() {
+    let mut site = running(&["s"], bitmap());
+    let small = json!({"name": "small", "num_blocks": 4096, "block_size": 512});
+    site.call("bdev_malloc_create", small).unwrap();
+    let odd = json!({"name": "odd", "num_blocks": 4096, "block_size": 4096});
+    site.call("bdev_malloc_create", odd).unwrap();
+    let null = json!({"name": "null", "num_blocks": 16384, "block_size": 512});
+    site.call("bdev_null_create", null).unwrap();
+    for (device, code, says) in [
+        (
+            "small",
+            -22,
+            "small cannot join: the device has 4096 sectors",
+        ),
+        ("odd", -22, "odd has blocks of 4096"),
+        ("null", -5, "does not give back"),
+        ("a", -16, "in use by bdev r"),
+        ("x", -19, "does not exist"),
+    ] {
+        let params = json!({"raid_bdev": "r", "base_bdev": device});
+        let (got, text) = site.refused("bdev_raid_add_spare", params);
+        assert!(got == code && text.contains(says), "{device}: {got} {text}");
+    }
+    assert_eq!(site.array("r")["md"]["spares"], json!([]));
+    let plain = json!({
+        "name": "plain", "strip_size_kb": 64, "raid_level": "raid5", "superblock": false,
+        "base_bdevs": ["x", "y", "z"],
+    });
+    site.call("bdev_raid_create", plain).unwrap();
+    let params = json!({"raid_bdev": "plain", "base_bdev": "s"});
+    let (code, text) = site.refused("bdev_raid_add_spare", params);
+    assert!(code == -11 && text.contains("not started"), "{text}");
+}
+
+#[test]
+fn a_member_that_was_away_brings_what_it_has() {
+    let mut site = running(&[], bitmap());
+    site.call("bdev_raid_remove_base_bdev", json!({"name": "c"}))
+        .unwrap();
+    let number = site.examine("c")["device_number"].clone();
+    let identity = site.examine("c")["device_uuid"].clone();
+    let add = json!({"raid_bdev": "r", "base_bdev": "c"});
+    site.call("bdev_raid_add_base_bdev", add).unwrap();
+    site.settle();
+    let held = site.examine("c");
+    assert_eq!(
+        (&held["device_number"], &held["device_uuid"]),
+        (&number, &identity)
+    );
+    // Its device goes and comes: nobody has to say anything.
+    site.close("c");
+    assert_eq!(site.members("r")[2], Value::Null);
+    site.open(&["c"]);
+    site.settle();
+    assert_eq!(site.examine("c")["device_uuid"], identity);
+}
+
+#[test]
+fn without_a_bitmap_it_is_a_new_member() {
+    let mut site = running(&[], json!({"consistency_policy": "resync"}));
+    let identity = site.examine("c")["device_uuid"].clone();
+    site.close("c");
+    site.open(&["c"]);
+    site.system().poll(Instant::now());
+    assert_eq!(
+        site.members("r")[2],
+        Value::Null,
+        "it is not taken without being asked for"
+    );
+    let (code, text) = site.refused("bdev_examine", json!({"name": "c"}));
+    assert!(
+        code == -116 && text.contains("gone on without it"),
+        "{text}"
+    );
+    let add = json!({"raid_bdev": "r", "base_bdev": "c"});
+    site.call("bdev_raid_add_base_bdev", add).unwrap();
+    site.settle();
+    let held = site.examine("c");
+    assert_ne!(held["device_uuid"], identity);
+    assert_eq!(
+        (&held["device_number"], &held["role"]),
+        (&json!(4), &json!({"slot": 2}))
+    );
+}
+
+#[test]
+fn a_device_of_another_array_is_added_by_force_only() {
+    let mut site = running(&["e", "f", "g"], bitmap());
+    let other = json!({"name": "other", "base_bdevs": ["e", "f", "g"]});
+    site.create(other).unwrap();
+    site.call("bdev_raid_delete", json!({"name": "other"}))
+        .unwrap();
+    site.call("bdev_raid_remove_base_bdev", json!({"name": "c"}))
+        .unwrap();
+    for method in ["bdev_raid_add_base_bdev", "bdev_raid_add_spare"] {
+        let params = json!({"raid_bdev": "r", "base_bdev": "e"});
+        let (code, text) = site.refused(method, params);
+        assert!(
+            code == -17 && text.contains("\"other\"") && text.contains("force"),
+            "{text}"
+        );
+        assert_eq!(site.system().devices.registry.claim_of("e"), None);
+    }
+    let forced = json!({"raid_bdev": "r", "base_bdev": "e", "force": true});
+    site.call("bdev_raid_add_base_bdev", forced).unwrap();
+    site.settle();
+    assert_eq!(site.members("r"), ["a", "b", "e", "d"]);
+    let add = json!({"raid_bdev": "r", "base_bdev": "f", "force": true});
+    let (code, _) = site.refused("bdev_raid_add_base_bdev", add);
+    assert_eq!(code, -17, "every slot has a member");
+    assert_eq!(
+        site.examine("f")["array_name"],
+        "other",
+        "it was not touched"
+    );
+}
+
+#[test]
+fn checks_begin_end_and_are_left() {
+    let mut site = running(&[], bitmap());
+    let action = |action: &str| json!({"name": "r", "action": action});
+    site.call("bdev_raid_check", action("check")).unwrap();
+    let done = site.wait_for("the check to end", |a| a["process"].is_null());
+    assert_eq!(done["md"]["mismatch_sectors"], 0);
+    let (code, text) = site.refused("bdev_raid_check", action("stop"));
+    assert!(code == -22 && text.contains("not being checked"), "{text}");
+
+    let slow = json!({"process_max_bandwidth_mb_sec": 1, "process_window_size_kb": 64});
+    site.call("bdev_raid_set_options", slow).unwrap();
+    site.call("bdev_raid_check", action("repair")).unwrap();
+    let process = site.array("r")["process"].clone();
+    assert_eq!(
+        (&process["type"], &process["mismatch_sectors"]),
+        (&json!("repair"), &json!(0))
+    );
+    let (_, text) = site.refused("bdev_raid_check", action("check"));
+    assert!(text.contains("a repair is under way"), "{text}");
+    site.call("bdev_raid_check", action("stop")).unwrap();
+    let array = site.array("r");
+    assert_eq!(
+        (&array["process"], &array["md"]["paused"]),
+        (&Value::Null, &json!(false))
+    );
+
+    // What has to be done is put off, and gone on with.
+    site.call("bdev_raid_remove_base_bdev", json!({"name": "c"}))
+        .unwrap();
+    let add = json!({"raid_bdev": "r", "base_bdev": "c"});
+    site.call("bdev_raid_add_base_bdev", add).unwrap();
+    site.call("bdev_raid_check", action("pause")).unwrap();
+    let array = site.array("r");
+    assert_eq!(
+        (&array["process"], &array["md"]["paused"]),
+        (&Value::Null, &json!(true))
+    );
+    let fast = json!({"process_max_bandwidth_mb_sec": 0});
+    site.call("bdev_raid_set_options", fast).unwrap();
+    site.call("bdev_raid_check", action("resume")).unwrap();
+    site.settle();
+    let (_, text) = site.refused("bdev_raid_check", json!({"name": "r", "action": "guess"}));
+    assert!(text.contains("action"), "{text}");
+    let (code, _) = site.refused("bdev_raid_accept_parity", json!({"name": "r"}));
+    assert_eq!(code, -22, "there is no doubt about it");
+}
