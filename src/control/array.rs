@@ -117,6 +117,8 @@ pub(super) struct Array {
     pub(super) slots: Vec<Option<String>>,
     /// Once it is started.
     pub(super) volume: Option<Arc<Volume>>,
+    /// The device that is to replace a member, and its mirror so far.
+    pub(super) replacing: Option<String>,
     /// What it keeps on its members, if anything.
     pub(super) kept: Option<Kept>,
 }

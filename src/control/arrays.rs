@@ -77,6 +77,7 @@ impl Arrays {
             slots: options.members.iter().cloned().map(Some).collect(),
             options,
             volume: None,
+            replacing: None,
             kept: None,
         };
         for member in array.slots.iter().flatten() {
@@ -213,6 +214,7 @@ impl Arrays {
 
     /// Lets go of members that volumes have lost.
     pub fn reconcile(&mut self, devices: &mut Devices) {
+        self.reconcile_replacements(devices);
         for (name, array) in &mut self.arrays {
             let Some(volume) = &array.volume else {
                 continue;

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use super::ControlError;
 use super::array::{Array, ArrayOptions, MISSING, Tuning};
 use super::arrays::{Arrays, Place, release};
@@ -16,11 +18,13 @@ use super::devices::Devices;
 use super::disk::MemberDisk;
 use super::kept::{Kept, Spare};
 use super::newcomer;
+use super::recovery::{Failure, recover};
 use crate::bdev::Bdev;
 use crate::md::member::write_bitmap;
-use crate::md::{self, AreaError, Assembly, Found, Member, Policy, SECTOR, Superblock};
+use crate::md::{
+    self, AreaError, Assembly, Found, Member, Policy, SECTOR, StoredBitmap, Superblock,
+};
 use crate::raid::{Assembled, Layout, Volume};
-use uuid::Uuid;
 
 /// What is enough for an array to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +97,7 @@ impl Arrays {
             options: options(&name, superblock),
             slots: vec![None; superblock.raid_disks as usize],
             volume: None,
+            replacing: None,
             kept: Some(Kept::new(superblock, now)),
         };
         tracing::info!(
@@ -193,15 +198,15 @@ impl Arrays {
                 list(&absent)
             ));
         }
-        self.engage(name, &assembly, &found, devices, place)
+        self.engage(name, assembly, found, devices, place)
     }
 
     /// Makes the volume of an array that can be started.
     fn engage(
         &mut self,
         name: &str,
-        assembly: &Assembly,
-        found: &[Found],
+        mut assembly: Assembly,
+        mut found: Vec<Found>,
         devices: &mut Devices,
         place: &Place<'_>,
     ) -> Result<Arc<Volume>, String> {
@@ -211,18 +216,15 @@ impl Arrays {
             let device = seat.map(|seat| devices.registry.get(&found[seat.found].name));
             members.push(device.transpose().map_err(|e| e.to_string())?);
         }
-        let assembled = Assembled::of(assembly, found).map_err(|e| e.to_string())?;
-        for (seat, bdev) in assembly.slots.iter().zip(&members) {
-            let (Some(seat), Some(bdev)) = (seat, bdev) else {
-                continue;
-            };
-            let written = settle_bitmap(assembly, &found[seat.found].member, bdev);
-            if let Err(error) = written {
-                let device = &found[seat.found].name;
-                self.give_up(name, device, &error.to_string(), devices);
-                return Err(format!("{device}: {error}"));
+        let prepared = recover(&mut assembly, &mut found, &members)
+            .and_then(|()| settle_bitmaps(&assembly, &found, &members));
+        if let Err((slot, error)) = prepared {
+            if let Some(bdev) = &members[slot] {
+                self.give_up(name, &bdev.info().name, &error, devices);
             }
+            return Err(format!("slot {slot}: {error}"));
         }
+        let assembled = Assembled::of(&assembly, &found).map_err(|e| e.to_string())?;
         let volume = self
             .launch(name, members, Some(assembled), devices, place)
             .map_err(|e| e.to_string())?;
@@ -331,27 +333,30 @@ pub(super) fn check_policy(policy: Policy) -> Result<(), ControlError> {
     }
 }
 
-/// Has a member's bitmap say what has to be believed, before anybody relies on it.
-fn settle_bitmap(
+/// Has the members' bitmaps say what has to be believed, before anybody relies on them.
+fn settle_bitmaps(
     assembly: &Assembly,
-    member: &Member,
-    bdev: &Arc<dyn Bdev>,
-) -> Result<(), AreaError> {
+    found: &[Found],
+    members: &[Option<Arc<dyn Bdev>>],
+) -> Result<(), Failure> {
     let Some((header, bits)) = &assembly.bitmap else {
         return Ok(());
     };
-    if let Some(Ok(stored)) = &member.bitmap
-        && stored.header == *header
-        && stored.bits == *bits
-    {
-        return Ok(());
+    for (slot, (seat, bdev)) in assembly.slots.iter().zip(members).enumerate() {
+        let (Some(seat), Some(bdev)) = (seat, bdev) else {
+            continue;
+        };
+        let member = &found[seat.found].member;
+        let is_right = |b: &StoredBitmap| b.header == *header && b.bits == *bits;
+        if matches!(&member.bitmap, Some(Ok(stored)) if is_right(stored)) {
+            continue;
+        }
+        let written = MemberDisk::open(bdev)
+            .map_err(AreaError::from)
+            .and_then(|mut disk| write_bitmap(&mut disk, &member.superblock, header, bits));
+        written.map_err(|error| (slot, error.to_string()))?;
     }
-    write_bitmap(
-        &mut MemberDisk::open(bdev)?,
-        &member.superblock,
-        header,
-        bits,
-    )
+    Ok(())
 }
 
 /// The options of an array as its members have it.

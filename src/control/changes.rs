@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ControlError;
 use super::arrays::Arrays;
 use super::devices::Devices;
+use super::kept::Spare;
 use crate::raid::{NewMember, Ticket, Volume, VolumeError};
 
 /// A change of a volume that is under way.
@@ -16,6 +17,8 @@ pub struct Change {
     pub(super) what: What,
     /// What a device brings along that comes.
     pub(super) new: Option<NewMember>,
+    /// The spare that it was.
+    pub(super) spare: Option<Spare>,
     pub(super) ticket: Ticket,
 }
 
@@ -23,6 +26,8 @@ pub struct Change {
 pub(super) enum What {
     Add,
     Remove,
+    /// A device is to take a member's place.
+    Replace,
     /// The members are to say that it is clean.
     Close,
     /// A process is begun, left or gone on with.
@@ -67,12 +72,18 @@ impl Arrays {
             }
         }
         let gone = match (change.what, &answer) {
-            (What::Add, Ok(())) | (What::Remove, Err(_)) => false,
-            (What::Add, Err(_)) | (What::Remove, Ok(())) => true,
+            (What::Add | What::Replace, Ok(())) | (What::Remove, Err(_)) => false,
+            (What::Add | What::Replace, Err(_)) | (What::Remove, Ok(())) => true,
             (What::Close | What::Process, _) => false,
         };
         if let (true, Some(member)) = (gone, &change.member) {
-            devices.registry.release(member);
+            let spare = change.spare.take();
+            self.keep_or_release(&change.array, member, spare, devices);
+        }
+        if (change.what, &answer) == (What::Replace, &Ok(()))
+            && let Some(array) = self.arrays.get_mut(&change.array)
+        {
+            array.replacing.clone_from(&change.member);
         }
         self.reconcile(devices);
         Some(answer.map_err(|source| ControlError::Volume {
@@ -112,6 +123,7 @@ impl Arrays {
             member: None,
             what,
             new: None,
+            spare: None,
             ticket,
         })
     }

@@ -225,6 +225,7 @@ impl Plan {
                 ..options
             },
             volume: None,
+            replacing: None,
             kept: Some(Kept {
                 asked_for: true,
                 bitmap_chunk: self.created.bitmap.as_ref().map(|(h, _)| h.chunk_bytes),

@@ -47,6 +47,7 @@ impl Arrays {
                     member: Some(member.to_owned()),
                     what: What::Add,
                     new,
+                    spare: None,
                     ticket,
                 })),
                 Err(error) => {
@@ -122,6 +123,7 @@ impl Arrays {
             member: Some(member.to_owned()),
             what: What::Remove,
             new: None,
+            spare: None,
             ticket,
         }))
     }

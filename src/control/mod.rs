@@ -20,6 +20,8 @@ mod kept;
 mod log;
 mod members;
 mod newcomer;
+mod recovery;
+mod replacement;
 mod spares;
 mod start;
 mod stopped;

@@ -48,6 +48,24 @@ impl System {
         self.arrays.ask(name, What::Process, |v| v.accept_parity())
     }
 
+    /// Begins to replace a member by another device; see [`Arrays::replace_member`].
+    ///
+    /// [`Arrays::replace_member`]: super::Arrays::replace_member
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn replace_member(
+        &mut self,
+        member: &str,
+        by: &str,
+        force: bool,
+    ) -> Result<Change, ControlError> {
+        let member = self.devices.find(member)?.info().name.clone();
+        let by = self.devices.find(by)?.info().name.clone();
+        let devices = &mut self.devices;
+        self.arrays.replace_member(&member, &by, force, devices)
+    }
+
     /// Makes a device a spare of a volume: it takes the place of the next member that is lost.
     ///
     /// # Errors

@@ -88,6 +88,14 @@ pub const METHODS: &[Method] = &[
         run: bdev_raid_remove_base_bdev,
     },
     Method {
+        name: "bdev_raid_replace_base_bdev",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name", "base_bdev", "force?"],
+        help: "Puts a device into the place of a member once it holds the same, at no risk",
+        run: bdev_raid_replace_base_bdev,
+    },
+    Method {
         name: "bdev_raid_set_options",
         aliases: &[],
         when: When::Always,
@@ -235,6 +243,21 @@ fn bdev_raid_remove_base_bdev(system: &mut System, params: Params) -> Result<Ans
     let p: RemoveBase = params.read()?;
     let change = system.remove_member(&p.name)?;
     Ok(change.map_or_else(|| true.into(), Changing::answer))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplaceBase {
+    name: String,
+    base_bdev: String,
+    #[serde(default)]
+    force: bool,
+}
+
+fn bdev_raid_replace_base_bdev(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: ReplaceBase = params.read()?;
+    let change = system.replace_member(&p.name, &p.base_bdev, p.force)?;
+    Ok(Changing::answer(change))
 }
 
 #[derive(Deserialize)]
