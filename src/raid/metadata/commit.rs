@@ -41,6 +41,8 @@ pub(super) struct Commit {
     sets: Vec<u64>,
     /// Whether it makes superblocks say that the array is written to, or is not.
     says_dirty: Option<bool>,
+    /// The roles that they say, if not those of now.
+    roles: Option<Vec<u16>>,
 }
 
 #[derive(Debug)]
@@ -53,8 +55,13 @@ enum Step {
     Clear(Vec<u64>),
     /// Write the bad-block logs of slots.
     Logs(u64),
-    /// Write the superblocks.
+    /// Bring superblocks up to the event that others have already.
+    Level,
+    /// Write the superblocks, but that of a member that is being rebuilt.
     Superblocks,
+    /// Write that one: if it alone spoke of itself, it would be fresher than all that do not know
+    /// it.
+    Newcomer,
 }
 
 #[derive(Debug)]
@@ -76,6 +83,7 @@ impl Commit {
             fulfils: 0,
             sets: Vec::new(),
             says_dirty: None,
+            roles: None,
         }
     }
 
@@ -94,6 +102,12 @@ impl Metadata {
         if !view.online {
             // What the members say stays as it is, so that they can be assembled again as they are.
             return None;
+        }
+        if let Some(roles) = self.behind.take() {
+            let mut commit = Commit::new([Step::Level]);
+            commit.says_dirty = Some(self.dirty);
+            commit.roles = Some(roles);
+            return Some(commit);
         }
         let hands_over = self.handing_over.is_some() && !self.handed_over;
         let wished = self.wished > self.durable || self.checkpoint || self.logs != 0 || hands_over;
@@ -243,6 +257,15 @@ impl Metadata {
                 let wanted = (0..slots).filter(|slot| logs & (1 << slot) != 0);
                 commit.jobs.extend(wanted.map(Job::Log));
             }
+            Step::Level => {
+                // A member that lacks something is not said to be up to date.
+                let lacking = view.degraded.as_ref().map(|d| d.slot);
+                let behind = (0..slots).filter(|&slot| {
+                    let member = self.members[slot].as_ref();
+                    Some(slot) != lacking && member.is_some_and(|s| s.events != self.events)
+                });
+                commit.jobs.extend(behind.map(Job::Superblock));
+            }
             Step::Superblocks => {
                 commit.fulfils = self.wished;
                 commit.hands_over = self.proven.replaced.is_some();
@@ -255,7 +278,14 @@ impl Metadata {
                 if commit.says_dirty == Some(false) {
                     self.dirty = false;
                 }
-                commit.jobs.extend((0..slots).map(Job::Superblock));
+                let newcomer = view.degraded.as_ref().map(|d| d.slot);
+                let others = (0..slots).filter(|&slot| Some(slot) != newcomer);
+                commit.jobs.extend(others.map(Job::Superblock));
+                commit.steps.push_front(Step::Newcomer);
+            }
+            Step::Newcomer => {
+                let newcomer = view.degraded.as_ref().map(|d| d.slot);
+                commit.jobs.extend(newcomer.map(Job::Superblock));
             }
         }
     }
@@ -314,7 +344,10 @@ impl Metadata {
                     return false;
                 };
                 let clean = commit.says_dirty == Some(false);
-                let block = self.superblock(slot, view, clean, now);
+                let mut block = self.superblock(slot, view, clean, now);
+                if let Some(roles) = &commit.roles {
+                    block.roles.clone_from(roles);
+                }
                 let at = block.super_offset * 512;
                 let block_bytes = self.block_bytes as usize;
                 page.truncate(block.bytes().next_multiple_of(block_bytes));

@@ -122,6 +122,13 @@ pub(super) struct Metadata {
     /// Superblocks wished for, and how many of these wishes are on the members.
     wished: u64,
     durable: u64,
+    /// Nothing is granted before so many wishes are on the members: what only one of them says
+    /// now would be forgotten with it.
+    agreed: u64,
+    /// The roles as the freshest superblocks have them, if some other is older. It has to be
+    /// brought up first: the next event might be cut off, too, and it would be so far behind that
+    /// it counts for stale.
+    behind: Option<Vec<u16>>,
     /// Slots whose bad-block log is to be written.
     logs: u64,
     /// Every page of the bitmap is to be written: a member is new.
@@ -168,10 +175,11 @@ impl Metadata {
         } = stored;
         let freshest = superblocks.iter().flatten().max_by_key(|s| s.events);
         let freshest = freshest.expect("an array has members");
+        let said = freshest.roles.clone();
         let mut metadata = Self {
             geometry,
             block_bytes,
-            roles: freshest.roles.clone(),
+            roles: said.clone(),
             events: freshest.events,
             members: superblocks.into_iter().chain([None]).collect(),
             proven: Proven::of(view, None),
@@ -192,6 +200,8 @@ impl Metadata {
             dirty,
             wished: 0,
             durable: 0,
+            agreed: 0,
+            behind: None,
             logs: 0,
             rewrite: false,
             checkpoint: false,
@@ -226,6 +236,16 @@ impl Metadata {
             if let Some(member) = &metadata.members[slot] {
                 metadata.enroll(member.dev_number, slot, true);
             }
+        }
+        // A crash may have cut off what was being written to them.
+        let members = || metadata.members.iter().flatten();
+        let behind = members().any(|s| s.events != metadata.events);
+        let differ = behind || members().any(|s| s.roles != metadata.roles);
+        let dirty = dirty || members().any(|s| s.resync_offset == 0);
+        metadata.behind = behind.then_some(said);
+        if dirty || differ {
+            metadata.agreed = metadata.wish();
+            metadata.rewrite = metadata.marks.is_some();
         }
         metadata
     }
@@ -457,7 +477,7 @@ impl Metadata {
 
     /// Grants what the members say already.
     fn grant(&mut self) {
-        if !self.dirty {
+        if !self.dirty || self.durable < self.agreed {
             return;
         }
         let mut waiting = std::mem::take(&mut self.waiting);
