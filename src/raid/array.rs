@@ -15,8 +15,9 @@ use super::geometry::Geometry;
 use super::message::{Message, NodeId};
 use super::metadata::{Metadata, MetadataConfig};
 use super::process::{Process, ProcessOptions};
+use super::regions::Regions;
 use super::status::{MetadataStatus, SlotStatus, State, Status, StatusCell};
-use super::view::{Degraded, View, Work};
+use super::view::{Degraded, Unsynced, View, Work};
 use crate::bdev::{self, Bdev};
 use crate::md::{BadBlocks, Superblock};
 
@@ -388,7 +389,7 @@ impl Array {
         let Some(d) = free else {
             return Err(VolumeError::NoFreeSlot);
         };
-        if self.view.unsynced.is_some() {
+        if self.is_doubtful() {
             return Err(VolumeError::Doubtful);
         }
         // Until the loss has settled, rounds may wait for that; they would not know the new member
@@ -428,18 +429,43 @@ impl Array {
     }
 
     fn accept_parity(&mut self) -> Result<(), VolumeError> {
-        if self.view.unsynced.is_none() || self.view.degraded.is_none() {
+        if !self.is_doubtful() {
             return Err(VolumeError::NotDoubtful);
         }
         tracing::warn!("parity is taken for right as it is, by command");
+        // Where the member holds what it should there is no doubt: parity is made anew there, when
+        // the rest of the member is.
+        let rows = self.geometry.rows();
+        let mut held = Regions::new(rows, 1);
+        let certain = |&row: &u64| !self.view.in_sync(row) && !self.is_doubtful_in(row);
+        (0..rows).filter(certain).for_each(|row| held.insert(row));
         if let Some(metadata) = &mut self.metadata {
-            metadata.trust();
+            if held.is_empty() {
+                metadata.trust();
+            }
             self.gate = metadata.wish();
         }
         let mut view = self.next_view();
-        view.unsynced = None;
+        view.unsynced = (!held.is_empty()).then(|| Unsynced {
+            from: 0,
+            regions: Some(Arc::new(held)),
+            fresh: false,
+        });
         self.publish(view);
+        self.begin_due();
         Ok(())
+    }
+
+    /// Whether some blocks could only be told from parity that may not match.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.view.unsynced.is_some()
+            && self.view.degraded.is_some()
+            && (0..self.geometry.rows()).any(|row| self.is_doubtful_in(row))
+    }
+
+    fn is_doubtful_in(&self, row: u64) -> bool {
+        let lost = self.view.degraded.as_ref();
+        lost.is_some_and(|d| self.view.doubtful(d.slot, row))
     }
 
     /// A member can't be used any more. Another one may be missing already: then it is the end.

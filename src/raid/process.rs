@@ -105,7 +105,10 @@ impl Array {
             return;
         }
         let due = match (&self.view.degraded, &self.view.unsynced) {
-            (Some(d), _) if d.attached => Some((Work::Rebuild(d.slot), d.rebuilt)),
+            // What parity does not tell for certain is not made up and stored.
+            (Some(d), _) if d.attached && !self.is_doubtful() => {
+                Some((Work::Rebuild(d.slot), d.rebuilt))
+            }
             (None, Some(u)) => Some((Work::Resync, u.from)),
             _ => None,
         };
@@ -252,6 +255,7 @@ impl Array {
             metadata.checkpoint();
         }
         self.publish(view);
+        self.begin_due();
     }
 
     /// A node has done its rows of a window.
