@@ -188,8 +188,15 @@ impl Arrays {
             members: array.slots.iter().map(name_or_missing).collect(),
             ..options(name, sb)
         };
-        let absent: BTreeSet<usize> = expected(sb)
-            .filter(|&slot| assembly.slots[slot].is_none())
+        let numbers = assembly.slots.iter().map(|seat| {
+            let seat = seat.as_ref()?;
+            Some(found[seat.found].member.superblock.dev_number)
+        });
+        // Another one may be in its slot that the array had gone on without.
+        let expected = sb.slots().into_iter().zip(numbers).enumerate();
+        let absent: BTreeSet<usize> = expected
+            .filter(|(_, (wanted, is))| wanted.is_some() && wanted != is)
+            .map(|(slot, _)| slot)
             .collect();
         if enough == Enough::Whole && !absent.is_empty() {
             return Err(format!(
@@ -377,14 +384,6 @@ fn options(name: &str, superblock: &Superblock) -> ArrayOptions {
 
 fn name_or_missing(slot: &Option<String>) -> String {
     slot.clone().unwrap_or_else(|| MISSING.to_owned())
-}
-
-/// The slots that had a member when the array was stopped.
-fn expected(superblock: &Superblock) -> impl Iterator<Item = usize> {
-    let slots = superblock.slots().into_iter().enumerate();
-    slots
-        .filter(|(_, number)| number.is_some())
-        .map(|(slot, _)| slot)
 }
 
 fn list(slots: &BTreeSet<usize>) -> String {

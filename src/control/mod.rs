@@ -20,6 +20,7 @@ mod kept;
 mod log;
 mod members;
 mod newcomer;
+mod policy;
 mod recovery;
 mod replacement;
 mod spares;

@@ -11,8 +11,8 @@ use super::kept::{Kept, Spare};
 use crate::bdev::Bdev;
 use crate::md::member::{write_bad_blocks, write_empty_ppl, write_superblock, zero_superblock};
 use crate::md::{
-    AreaError, BadBlocks, BitmapHeader, Disk, Member, MemberError, NewDevice, Role, SECTOR,
-    Superblock, free_number, join,
+    AreaError, BadBlocks, BitmapHeader, Disk, Features, Member, MemberError, NewDevice, Role,
+    SECTOR, Superblock, free_number, join,
 };
 use crate::raid::{NewMember, Status, VolumeError};
 
@@ -78,12 +78,14 @@ pub(super) fn returns(kept: &Kept, member: &Member, status: &Status) -> bool {
         }
         _ => false,
     };
+    // What it lacked when it left has its bits set still.
+    let guided = own.features.contains(Features::RECOVERY_BITMAP);
     let shape = |s: &Superblock| (s.size, s.chunk, s.layout, s.raid_disks, s.minor(), s.policy);
     let knows = |s: &Superblock| matches!(own.role_of(s.dev_number), Role::Slot(_) | Role::Spare);
     is_free
         && shape(own) == shape(other)
         && own.support().is_ok()
-        && own.recovering().is_none()
+        && (own.recovering().is_none() || guided)
         && member.bad_blocks.is_ok()
         && others
             .clone()

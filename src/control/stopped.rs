@@ -93,7 +93,7 @@ impl System {
 
     /// The devices of one array that is not started, with what they hold: all of those that nothing
     /// else uses, or `only` some.
-    fn find_array(
+    pub(super) fn find_array(
         &self,
         which: &Which,
         only: &[String],

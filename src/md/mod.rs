@@ -17,6 +17,7 @@
 //! | [`disk`], [`member`] | reading and writing all of it |
 //! | [`create`](mod@create) | the metadata of a new array |
 //! | [`join`](mod@join) | the superblock of a device that joins later |
+//! | [`policy`] | another consistency policy for an array that is stopped |
 //! | [`assembly`], [`rejection`] | which members make up an array, and in which state |
 //! | [`report`] | a member in words |
 //! | [`layout`], [`replay`](mod@replay) | recovery from the partial parity log |
@@ -34,6 +35,7 @@ pub mod layout;
 pub mod member;
 pub mod name;
 pub mod placement;
+pub mod policy;
 pub mod ppl;
 pub mod rejection;
 pub mod replay;

@@ -8,6 +8,7 @@ mod join;
 mod layout;
 mod member;
 mod placement;
+mod policy;
 mod ppl;
 mod replay;
 mod report;

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::policy;
 use crate::control::{System, Which};
 use crate::md::superblock::IN_SYNC;
 use crate::md::{Member, Policy, Role, SECTOR, Superblock};
@@ -35,6 +36,31 @@ pub fn bdev_raid_assemble(system: &mut System, params: Params) -> Result<Answer,
     };
     let name = system.assemble(&which, &p.base_bdevs, p.force)?;
     Ok(name.into())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetPolicy {
+    name: Option<String>,
+    uuid: Option<Uuid>,
+    consistency_policy: String,
+    bitmap_chunk_kb: Option<u32>,
+}
+
+pub fn bdev_raid_set_policy(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: SetPolicy = params.read()?;
+    if p.uuid.is_none() && p.name.is_none() {
+        return Err(RpcError::invalid_params(
+            "which array? give its name or its uuid",
+        ));
+    }
+    let wanted = policy::wanted(&p.consistency_policy, p.bitmap_chunk_kb)?;
+    let which = Which {
+        uuid: p.uuid,
+        name: p.name,
+    };
+    system.set_policy(&which, wanted)?;
+    Ok(true.into())
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,6 @@ use super::batching::BatchingParams;
 use super::policy;
 use super::settling::Settling;
 use crate::control::{ArrayOptions, NewMetadata, System, Tuning};
-use crate::md::NewPolicy;
 use crate::raid::Layout;
 use crate::rpc::RpcError;
 use crate::rpc::methods::{Answer, Params, Pending};
@@ -55,21 +54,13 @@ impl Create {
                 )))
             });
         }
-        let mut chosen = self.consistency_policy.as_deref().map(policy::by_name);
-        let chunk_bytes = self.bitmap_chunk_kb.map(policy::chunk_bytes).transpose()?;
-        if chunk_bytes.is_some() {
-            match &mut chosen {
-                None => chosen = Some(Ok(NewPolicy::Bitmap { chunk_bytes })),
-                Some(Ok(NewPolicy::Bitmap { chunk_bytes: chunk })) => *chunk = chunk_bytes,
-                Some(_) => {
-                    return Err(RpcError::invalid_params(
-                        "bitmap_chunk_kb: means something only with consistency_policy: bitmap",
-                    ));
-                }
-            }
-        }
+        let policy = match (&self.consistency_policy, self.bitmap_chunk_kb) {
+            (None, None) => None,
+            (None, chunk) => Some(policy::wanted("bitmap", chunk)?),
+            (Some(name), chunk) => Some(policy::wanted(name, chunk)?),
+        };
         Ok(Some(NewMetadata {
-            policy: chosen.transpose()?,
+            policy,
             assume_clean: self.assume_clean.unwrap_or(false),
             spares: self.spares.take().unwrap_or_default(),
             force: self.force.unwrap_or(false),

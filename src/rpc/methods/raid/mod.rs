@@ -19,7 +19,7 @@ pub use settling::Settling;
 
 use std::time::Duration;
 
-use self::assembly::{bdev_raid_assemble, bdev_raid_examine};
+use self::assembly::{bdev_raid_assemble, bdev_raid_examine, bdev_raid_set_policy};
 use self::create::bdev_raid_create;
 use self::upkeep::{
     bdev_raid_accept_parity, bdev_raid_add_spare, bdev_raid_check, bdev_raid_remove_spare,
@@ -147,6 +147,14 @@ pub const METHODS: &[Method] = &[
         params: &["uuid?", "name?", "base_bdevs?", "force?"],
         help: "Starts an array of what is there of it and answers the volume's name",
         run: bdev_raid_assemble,
+    },
+    Method {
+        name: "bdev_raid_set_policy",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name?", "uuid?", "consistency_policy", "bitmap_chunk_kb?"],
+        help: "Gives an array that is stopped another consistency policy",
+        run: bdev_raid_set_policy,
     },
     Method {
         name: "bdev_raid_examine",

@@ -7,7 +7,7 @@ use crate::rpc::RpcError;
 ///
 /// # Errors
 /// There is none, with those that there are.
-pub fn by_name(name: &str) -> Result<NewPolicy, RpcError> {
+fn by_name(name: &str) -> Result<NewPolicy, RpcError> {
     match name {
         "resync" => Ok(NewPolicy::Resync),
         "bitmap" => Ok(NewPolicy::Bitmap { chunk_bytes: None }),
@@ -18,11 +18,26 @@ pub fn by_name(name: &str) -> Result<NewPolicy, RpcError> {
     }
 }
 
+/// The policy of this name, with a bitmap of this chunk if one is given.
+///
+/// # Errors
+/// As [`by_name`]; a chunk that is not possible, or where there is no bitmap.
+pub fn wanted(name: &str, chunk_kb: Option<u32>) -> Result<NewPolicy, RpcError> {
+    let given = chunk_kb.map(chunk_bytes).transpose()?;
+    match (by_name(name)?, given) {
+        (policy, None) => Ok(policy),
+        (NewPolicy::Bitmap { .. }, chunk_bytes) => Ok(NewPolicy::Bitmap { chunk_bytes }),
+        (_, Some(_)) => Err(RpcError::invalid_params(
+            "bitmap_chunk_kb: means something only with consistency_policy: bitmap",
+        )),
+    }
+}
+
 /// Bytes of a member for each bit of a bitmap.
 ///
 /// # Errors
 /// It is no power of two from 4 KiB to 1 GiB.
-pub fn chunk_bytes(kb: u32) -> Result<u32, RpcError> {
+fn chunk_bytes(kb: u32) -> Result<u32, RpcError> {
     if kb.is_power_of_two() && (4..=1 << 20).contains(&kb) {
         return Ok(kb * 1024);
     }

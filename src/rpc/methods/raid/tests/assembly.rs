@@ -309,6 +309,56 @@ fn members_of_other_makers_are_left_alone() {
 }
 
 #[test]
+fn a_stopped_array_is_given_another_policy() {
+    let mut site = stopped(&["s"], bitmap());
+    site.open(&["a", "b", "c", "d", "s"]);
+    let spare = json!({"raid_bdev": "r", "base_bdev": "s"});
+    site.call("bdev_raid_add_spare", spare).unwrap();
+    let change = |to: &str| json!({"name": "r", "consistency_policy": to});
+    let (code, text) = site.refused("bdev_raid_set_policy", change("resync"));
+    assert!(
+        code == -17 && text.contains("bdev_raid_delete stops it"),
+        "{text}"
+    );
+    for (params, policy, chunk) in [
+        (change("resync"), "resync", Value::Null),
+        (change("bitmap"), "bitmap", json!(65536)),
+        (
+            json!({"name": "r", "consistency_policy": "bitmap", "bitmap_chunk_kb": 128}),
+            "bitmap",
+            json!(128),
+        ),
+    ] {
+        site.call("bdev_raid_delete", json!({"name": "r"})).unwrap();
+        assert_eq!(site.call("bdev_raid_set_policy", params), Ok(true.into()));
+        for device in ["a", "d", "s"] {
+            let held = site.examine(device);
+            assert_eq!(
+                (&held["consistency_policy"], &held["clean"]),
+                (&json!(policy), &json!(true))
+            );
+            assert_eq!(held["bitmap"]["chunk_kb"], chunk);
+        }
+        site.call("bdev_raid_assemble", json!({"name": "r"}))
+            .unwrap();
+        let array = site.array("r");
+        assert_eq!(array["md"]["consistency_policy"], policy);
+        assert_eq!(array["md"]["in_sync"], true);
+        assert_eq!(array["md"]["spares"], json!(["s"]));
+    }
+    site.call("bdev_raid_delete", json!({"name": "r"})).unwrap();
+    site.close("b");
+    let (code, text) = site.refused("bdev_raid_set_policy", change("resync"));
+    assert!(code == -22 && text.contains("in sync"), "{text}");
+    assert_eq!(site.examine("a")["consistency_policy"], "bitmap");
+    let (code, _) = site.refused(
+        "bdev_raid_set_policy",
+        json!({"consistency_policy": "resync"}),
+    );
+    assert_eq!(code, -32602);
+}
+
+#[test]
 fn a_waiting_array_can_be_forgotten() {
     let mut site = stopped(&[], bitmap());
     site.open(&["a", "b"]);

@@ -193,6 +193,88 @@ fn a_device_of_another_array_is_added_by_force_only() {
 }
 
 #[test]
+fn a_member_is_replaced_while_it_works() {
+    let mut site = running(&["s", "t", "u"], bitmap());
+    let spare = json!({"raid_bdev": "r", "base_bdev": "s"});
+    site.call("bdev_raid_add_spare", spare).unwrap();
+    // By a spare, and by a device that was none.
+    for (old, new, members) in [
+        ("b", "s", ["a", "s", "c", "d"]),
+        ("a", "t", ["t", "s", "c", "d"]),
+    ] {
+        let params = json!({"name": old, "base_bdev": new});
+        site.call("bdev_raid_replace_base_bdev", params).unwrap();
+        site.wait_for("the replacement", |a| {
+            let slots = a["base_bdevs_list"].as_array().unwrap();
+            slots
+                .iter()
+                .zip(members)
+                .all(|(slot, name)| slot["name"] == name)
+        });
+        assert_eq!(site.system().devices.registry.claim_of(old), None);
+    }
+    assert_eq!(site.array("r")["md"]["spares"], json!([]));
+    // One that is given up is let go.
+    let slow = json!({"process_max_bandwidth_mb_sec": 1, "process_window_size_kb": 64});
+    site.call("bdev_raid_set_options", slow).unwrap();
+    site.call(
+        "bdev_raid_replace_base_bdev",
+        json!({"name": "c", "base_bdev": "u"}),
+    )
+    .unwrap();
+    let process = site.array("r")["process"].clone();
+    assert_eq!(
+        (&process["type"], &process["target"]),
+        (&json!("replace"), &json!("u"))
+    );
+    assert!(site.system().devices.registry.claim_of("u").is_some());
+    site.call("bdev_raid_check", json!({"name": "r", "action": "pause"}))
+        .unwrap();
+    site.system().poll(Instant::now());
+    assert_eq!(site.system().devices.registry.claim_of("u"), None);
+    site.restart();
+    site.open(&["a", "b", "c", "d", "s", "t", "u"]);
+    assert_eq!(site.members("r"), ["t", "s", "c", "d"]);
+}
+
+#[test]
+fn what_cannot_replace_or_be_replaced_is_told() {
+    let mut site = running(&["s", "t"], bitmap());
+    let small = json!({"name": "small", "num_blocks": 4096, "block_size": 512});
+    site.call("bdev_malloc_create", small).unwrap();
+    let spare = json!({"raid_bdev": "r", "base_bdev": "s"});
+    site.call("bdev_raid_add_spare", spare).unwrap();
+    for (old, new, code, says) in [
+        ("t", "s", -19, "t is no member"),
+        ("s", "t", -19, "s is no member"),
+        ("a", "b", -16, "in use by bdev r"),
+        ("a", "small", -22, "small cannot join"),
+        ("a", "x", -19, "does not exist"),
+    ] {
+        let params = json!({"name": old, "base_bdev": new});
+        let (got, text) = site.refused("bdev_raid_replace_base_bdev", params);
+        assert!(
+            got == code && text.contains(says),
+            "{old} by {new}: {got} {text}"
+        );
+    }
+    site.call(
+        "bdev_raid_remove_spare",
+        json!({"raid_bdev": "r", "base_bdev": "s"}),
+    )
+    .unwrap();
+    site.call("bdev_raid_remove_base_bdev", json!({"name": "b"}))
+        .unwrap();
+    let params = json!({"name": "a", "base_bdev": "t"});
+    let (code, text) = site.refused("bdev_raid_replace_base_bdev", params);
+    assert!(
+        code == -22 && text.contains("while all are there"),
+        "{text}"
+    );
+    assert_eq!(site.system().devices.registry.claim_of("t"), None);
+}
+
+#[test]
 fn checks_begin_end_and_are_left() {
     let mut site = running(&[], bitmap());
     let action = |action: &str| json!({"name": "r", "action": action});
