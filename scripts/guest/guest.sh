@@ -2,8 +2,11 @@
 # What uml-run and qemu-run have in common: their options, the job that the
 # guest's init reads, and the life of the guest's processes. Sourced by both.
 #
-#   --netns NAME     the namespace, made by `netns up`
+#   --netns NAME     the namespace, made by `netns up`; uml-run can do without one,
+#                    and then the guest has no network
 #   --script FILE    a shell script to run in the guest; may be repeated
+#   --disk FILE      a disk of the guest, which may write it (uml-run only): the
+#                    first is /dev/ubda, then ubdb, ... 16 at most
 #   --guest N        which tap and address the guest takes (default 0: 10.9.0.2)
 #   --out DIR        a folder that the guest may write, /run/out over there
 #   --env K=V        environment for the scripts; may be repeated
@@ -20,14 +23,15 @@ guest_usage() {
     exit 2
 }
 
-# guest_options "$@": sets netns guest out timeout mem scripts env, and work, a
-# folder that is removed when the script ends.
+# guest_options "$@": sets netns guest out timeout mem scripts disks env, and work,
+# a folder that is removed when the script ends.
 guest_options() {
-    netns='' guest=0 out='' timeout=120 mem=1G scripts=() env=()
+    netns='' guest=0 out='' timeout=120 mem=1G scripts=() disks=() env=()
     while [ $# -gt 1 ]; do
         case $1 in
         --netns) netns=$2 ;;
         --script) scripts+=("$(realpath -e "$2")") ;;
+        --disk) disks+=("$(realpath -e "$2")") ;;
         --guest) guest=$2 ;;
         --out) out=$(realpath -e "$2") ;;
         --env) env+=("$2") ;;
@@ -37,8 +41,9 @@ guest_options() {
         esac
         shift 2
     done
-    [ $# -eq 0 ] && [ -n "$netns" ] && [ ${#scripts[@]} -gt 0 ] || guest_usage
-    [ -e "/run/netns/$netns" ] || die "no namespace $netns; make it with: netns up $netns"
+    [ $# -eq 0 ] && [ ${#scripts[@]} -gt 0 ] || guest_usage
+    [ -z "$netns" ] || [ -e "/run/netns/$netns" ] ||
+        die "no namespace $netns; make it with: netns up $netns"
 
     guest_pid=''
     work=$(mktemp -d)
@@ -51,6 +56,7 @@ guest_options() {
 }
 
 # guest_job INTERFACE: plain shell assignments, quoted, and the scripts as $@.
+# INTERFACE is empty where the guest has no network.
 guest_job() {
     local pair
     {
@@ -74,10 +80,11 @@ guest_end() {
 
 # guest_boot CMD...: runs the guest to its end and exits with its status.
 guest_boot() {
-    local rc=0
+    local rc=0 enter=()
+    [ -z "$netns" ] || enter=(nsenter "--net=/run/netns/$netns" --)
     # A process namespace, because a guest may be several processes (UML is) and
     # must end as one.
-    timeout -s KILL "$timeout" nsenter --net="/run/netns/$netns" -- \
+    timeout -s KILL "$timeout" ${enter[@]+"${enter[@]}"} \
         unshare --mount --pid --fork --kill-child --mount-proc "$@" </dev/null &
     guest_pid=$!
     wait "$guest_pid" 2>/dev/null || rc=$?
