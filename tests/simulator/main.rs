@@ -9,6 +9,7 @@
 mod disk;
 mod host;
 mod metadata;
+mod random;
 mod world;
 
 use std::time::{Duration, Instant};

@@ -15,6 +15,7 @@ use stripewise::raid::{
 use crate::disk::Disk;
 use crate::host::Model;
 use crate::metadata;
+use crate::random::Random;
 
 /// What goes wrong in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,32 +49,6 @@ impl Faults {
         Faults::Parity,
         Faults::Replacement,
     ];
-}
-
-/// Sebastiano Vigna's SplitMix64: enough randomness for a schedule, the same everywhere.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize]
-    }
 }
 
 /// The device that is added to an array; the nodes only hand it on.
