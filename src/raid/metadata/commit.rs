@@ -14,10 +14,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use super::Metadata;
 use super::proven::Proven;
 use crate::bdev::{Data, Op, Request};
-use crate::md::{Policy, Superblock};
+use crate::md::{BadBlocks, Policy, Superblock};
 use crate::memory::{Buf, BufMut, Segments};
 use crate::raid::view::View;
 
@@ -33,6 +35,8 @@ pub(super) struct Commit {
     in_flight: u32,
     /// The present step empties the members' caches.
     flushes: bool,
+    /// The present step writes these.
+    logs: Vec<Log>,
     /// It says that a member has been replaced.
     hands_over: bool,
     /// The wishes that it fulfils.
@@ -53,8 +57,8 @@ enum Step {
     Pages(BTreeSet<u64>),
     /// Clear the bits of regions that nobody has come to need meanwhile.
     Clear(Vec<u64>),
-    /// Write the bad-block logs of slots.
-    Logs(u64),
+    /// Write the bad-block logs of slots, as they were when the commit began.
+    Logs(Vec<Log>),
     /// Bring superblocks up to the event that others have already.
     Level,
     /// Write the superblocks, but that of a member that is being rebuilt.
@@ -64,10 +68,20 @@ enum Step {
     Newcomer,
 }
 
+/// A bad-block log to be written.
+#[derive(Debug)]
+struct Log {
+    slot: usize,
+    /// The member that was in the slot.
+    member: Uuid,
+    bad: BadBlocks,
+}
+
 #[derive(Debug)]
 enum Job {
     Flush(usize),
     Page(u64),
+    /// By its place in [`Commit::logs`].
     Log(usize),
     Superblock(usize),
 }
@@ -79,6 +93,7 @@ impl Commit {
             jobs: VecDeque::new(),
             in_flight: 0,
             flushes: false,
+            logs: Vec::new(),
             hands_over: false,
             fulfils: 0,
             sets: Vec::new(),
@@ -168,7 +183,15 @@ impl Metadata {
         }
         let logs = std::mem::take(&mut self.logs);
         if logs != 0 {
-            commit.steps.push_back(Step::Logs(logs));
+            let wanted = (0..self.members.len()).filter(|slot| logs & (1 << slot) != 0);
+            let logs = wanted.filter_map(|slot| {
+                Some(Log {
+                    slot,
+                    member: self.members[slot].as_ref()?.device_uuid,
+                    bad: self.bad_blocks[slot].clone(),
+                })
+            });
+            commit.steps.push_back(Step::Logs(logs.collect()));
         }
         if says {
             self.next_event(&mut commit, pages);
@@ -216,6 +239,12 @@ impl Metadata {
             if std::mem::take(&mut commit.flushes) {
                 self.prove();
             }
+            for log in commit.logs.drain(..) {
+                if self.is_member(log.slot, log.member) {
+                    self.logged &= !(1 << log.slot);
+                    self.logged |= u64::from(!log.bad.is_empty()) << log.slot;
+                }
+            }
             let Some(step) = commit.steps.pop_front() else {
                 return;
             };
@@ -254,8 +283,8 @@ impl Metadata {
                 commit.jobs.extend(pages.into_iter().map(Job::Page));
             }
             Step::Logs(logs) => {
-                let wanted = (0..slots).filter(|slot| logs & (1 << slot) != 0);
-                commit.jobs.extend(wanted.map(Job::Log));
+                commit.jobs.extend((0..logs.len()).map(Job::Log));
+                commit.logs = logs;
             }
             Step::Level => {
                 // A member that lacks something is not said to be up to date.
@@ -318,22 +347,24 @@ impl Metadata {
                     }
                 }
             }
-            Job::Log(slot) => {
-                let Some(member) = self.members[slot].as_ref() else {
+            Job::Log(at) => {
+                let Log { slot, member, .. } = commit.logs[at];
+                if !self.is_member(slot, member) {
                     return true;
-                };
+                }
+                let member = self.members[slot].as_ref().expect("looked at above");
                 let log = member.bad_block_log;
                 if log.size == 0 {
                     return true;
                 }
-                let at = behind(member, log.offset.into());
+                let start = behind(member, log.offset.into());
                 let Some(mut page) = self.page() else {
                     return false;
                 };
                 page.truncate((usize::from(log.size) * 512).min(PAGE));
-                self.bad_blocks[slot].write(&mut page);
+                commit.logs[at].bad.write(&mut page);
                 if self.is_written(slot, view) {
-                    self.ask(commit, view.bay(slot), WRITE, at, Some(page.freeze()));
+                    self.ask(commit, view.bay(slot), WRITE, start, Some(page.freeze()));
                 }
             }
             Job::Superblock(slot) => {
@@ -358,6 +389,12 @@ impl Metadata {
             }
         }
         true
+    }
+
+    /// Whether this is the member of a slot still.
+    fn is_member(&self, slot: usize, member: Uuid) -> bool {
+        let now = self.members[slot].as_ref();
+        now.is_some_and(|now| now.device_uuid == member)
     }
 
     /// Whether the member of a slot is written to.

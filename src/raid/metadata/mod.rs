@@ -131,6 +131,8 @@ pub(super) struct Metadata {
     behind: Option<Vec<u16>>,
     /// Slots whose bad-block log is to be written.
     logs: u64,
+    /// Slots whose log on the member has something in it.
+    logged: u64,
     /// Every page of the bitmap is to be written: a member is new.
     rewrite: bool,
     /// What was written is to be on the members for good before the next superblocks say so.
@@ -203,6 +205,7 @@ impl Metadata {
             agreed: 0,
             behind: None,
             logs: 0,
+            logged: 0,
             rewrite: false,
             checkpoint: false,
             closing: false,
@@ -221,6 +224,9 @@ impl Metadata {
             if metadata.marks(at).any(|mark| mark) {
                 metadata.idle.insert(at);
             }
+        }
+        for (slot, bad) in metadata.bad_blocks.iter().enumerate().take(64) {
+            metadata.logged |= u64::from(!bad.is_empty()) << slot;
         }
         // A slot may be named by a member that is not there.
         for number in 0..metadata.roles.len() {
@@ -287,6 +293,7 @@ impl Metadata {
     /// The member of a slot has failed, or was removed.
     pub(super) fn lose(&mut self, slot: usize) {
         self.logs &= !(1 << slot);
+        self.logged &= !(1 << slot);
         if self.proven.rebuilt.is_some_and(|(s, _)| s == slot) {
             self.proven.rebuilt = None;
             self.claim = None;
@@ -319,6 +326,7 @@ impl Metadata {
         self.claim = None;
         let slot = place;
         self.members[slot] = Some(superblock);
+        self.logged |= u64::from(!bad.is_empty()) << slot;
         self.bad_blocks[slot] = bad;
         self.rewrite = self.marks.is_some();
     }
@@ -591,7 +599,7 @@ impl Metadata {
         block.features.set(Features::RECOVERY_BITMAP, guided);
         let rows = rebuilding.map_or(0, |(_, rows)| rows);
         block.recovery_offset = replaces.unwrap_or(rows) * chunk;
-        let bad = !self.bad_blocks[slot].is_empty();
+        let bad = self.logged & (1 << slot) != 0;
         block.features.set(Features::BAD_BLOCKS, bad);
         block
     }
