@@ -15,15 +15,11 @@ use super::ControlError;
 use super::array::{Array, ArrayOptions, MISSING, Tuning};
 use super::arrays::{Arrays, Place, release};
 use super::devices::Devices;
-use super::disk::MemberDisk;
 use super::kept::{Kept, Spare};
 use super::newcomer;
-use super::recovery::{Failure, recover};
+use super::recovery::recover;
 use crate::bdev::Bdev;
-use crate::md::member::write_bitmap;
-use crate::md::{
-    self, AreaError, Assembly, Found, Member, Policy, SECTOR, StoredBitmap, Superblock,
-};
+use crate::md::{self, Assembly, Found, Member, Policy, SECTOR, Superblock};
 use crate::raid::{Assembled, Layout, Volume};
 
 /// What is enough for an array to be started.
@@ -165,12 +161,7 @@ impl Arrays {
         let kept = array.kept.as_mut().ok_or("its members have no metadata")?;
         let found = kept.all_found();
         let assembly = md::assemble(kept.set, &found, enough == Enough::Forced);
-        let mut assembly = assembly.map_err(|e| e.to_string())?;
-        if let Some((header, _)) = &mut assembly.bitmap {
-            // Whatever it missed is in its bits by now.
-            header.state = 0;
-            header.events = header.events.max(assembly.events);
-        }
+        let assembly = assembly.map_err(|e| e.to_string())?;
         let sb = &assembly.superblock;
         kept.rejected
             .retain(|(device, _)| !kept.found.contains_key(device));
@@ -223,9 +214,7 @@ impl Arrays {
             let device = seat.map(|seat| devices.registry.get(&found[seat.found].name));
             members.push(device.transpose().map_err(|e| e.to_string())?);
         }
-        let prepared = recover(&mut assembly, &mut found, &members)
-            .and_then(|()| settle_bitmaps(&assembly, &found, &members));
-        if let Err((slot, error)) = prepared {
+        if let Err((slot, error)) = recover(&mut assembly, &mut found, &members) {
             if let Some(bdev) = &members[slot] {
                 self.give_up(name, &bdev.info().name, &error, devices);
             }
@@ -338,32 +327,6 @@ pub(super) fn check_policy(policy: Policy) -> Result<(), ControlError> {
         Policy::Resync | Policy::Bitmap { .. } => Ok(()),
         Policy::Ppl { .. } => Err(ControlError::Policy("ppl")),
     }
-}
-
-/// Has the members' bitmaps say what has to be believed, before anybody relies on them.
-fn settle_bitmaps(
-    assembly: &Assembly,
-    found: &[Found],
-    members: &[Option<Arc<dyn Bdev>>],
-) -> Result<(), Failure> {
-    let Some((header, bits)) = &assembly.bitmap else {
-        return Ok(());
-    };
-    for (slot, (seat, bdev)) in assembly.slots.iter().zip(members).enumerate() {
-        let (Some(seat), Some(bdev)) = (seat, bdev) else {
-            continue;
-        };
-        let member = &found[seat.found].member;
-        let is_right = |b: &StoredBitmap| b.header == *header && b.bits == *bits;
-        if matches!(&member.bitmap, Some(Ok(stored)) if is_right(stored)) {
-            continue;
-        }
-        let written = MemberDisk::open(bdev)
-            .map_err(AreaError::from)
-            .and_then(|mut disk| write_bitmap(&mut disk, &member.superblock, header, bits));
-        written.map_err(|error| (slot, error.to_string()))?;
-    }
-    Ok(())
 }
 
 /// The options of an array as its members have it.

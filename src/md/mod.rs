@@ -20,7 +20,8 @@
 //! | [`policy`] | another consistency policy for an array that is stopped |
 //! | [`assembly`], [`rejection`] | which members make up an array, and in which state |
 //! | [`report`] | a member in words |
-//! | [`layout`], [`replay`](mod@replay) | recovery from the partial parity log |
+//! | [`layout`], [`replay`](mod@replay) | what the partial parity logs can put right |
+//! | [`recovery`] | what is done to the members before an array is used |
 #![forbid(unsafe_code)]
 
 pub mod assembly;
@@ -37,6 +38,7 @@ pub mod name;
 pub mod placement;
 pub mod policy;
 pub mod ppl;
+pub mod recovery;
 pub mod rejection;
 pub mod replay;
 pub mod report;
@@ -58,6 +60,7 @@ pub use member::{AreaError, Member, MemberError, StoredBitmap};
 pub use name::SetName;
 pub use placement::{Placement, PlacementError};
 pub use ppl::{PplArea, PplEntry, PplError, PplHeader};
+pub use recovery::{RecoveryError, recover};
 pub use rejection::Rejection;
 pub use replay::{LogMember, Lost, Mismatch, Replay, ReplayError, empty_logs, replay};
 pub use superblock::{BadBlockLog, Minor, Policy, Reshape, Role, Superblock, SuperblockError};

@@ -1,6 +1,6 @@
 //! What starts from the disks that are there after a crash.
 
-use stripewise::md::{AssemblyError, BitmapHeader, Found, Member, Superblock, assemble};
+use stripewise::md::{AssemblyError, BitmapHeader, Found, Member, Superblock, assemble, recover};
 use stripewise::raid::Assembled;
 
 use crate::disk::{self, Disk, Reader};
@@ -30,10 +30,10 @@ pub fn bitmap(member: &Member) -> Option<(&BitmapHeader, Vec<u64>)> {
     Some((&stored.header, stored.believed().iter().collect()))
 }
 
-/// Decides what may be started from these disks, without those that are gone.
-pub fn start(disks: &[Disk], force: bool) -> Result<Start, AssemblyError> {
+/// Decides what may be started from these disks, without those that are gone, and makes it ready.
+pub fn start(disks: &mut [Disk], force: bool) -> Result<Start, AssemblyError> {
     let there = disks.iter().enumerate().filter(|(_, disk)| !disk.gone);
-    let found: Vec<Found> = there
+    let mut found: Vec<Found> = there
         .filter_map(|(at, disk)| {
             Some(Found {
                 name: disk::name(at),
@@ -41,11 +41,19 @@ pub fn start(disks: &[Disk], force: bool) -> Result<Start, AssemblyError> {
             })
         })
         .collect();
-    let assembly = assemble(SET, &found, force)?;
+    let mut assembly = assemble(SET, &found, force)?;
     let slots = assembly.slots.iter();
-    let disks = slots.map(|seat| Some(disk::number(&found[seat.as_ref()?.found].name)));
+    let slots = slots.map(|seat| Some(disk::number(&found[seat.as_ref()?.found].name)));
+    let slots: Vec<_> = slots.collect();
+    let mut members: Vec<_> = slots.iter().map(|at| Some(disks[(*at)?].clone())).collect();
+    recover(&mut assembly, &mut found, &mut members).expect("disks can be written");
+    for (at, member) in slots.iter().zip(members) {
+        if let (Some(at), Some(member)) = (at, member) {
+            disks[*at] = member;
+        }
+    }
     Ok(Start {
-        disks: disks.collect(),
+        disks: slots,
         assembled: Assembled::of(&assembly, &found).expect("blocks are aligned"),
     })
 }

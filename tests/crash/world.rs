@@ -99,12 +99,12 @@ impl World {
     pub fn restart(wreck: Wreck, force: bool, random: Random) -> Result<Self, AssemblyError> {
         let Wreck {
             shape,
-            disks,
+            mut disks,
             host,
             quiet,
             ..
         } = wreck;
-        let start = start::start(&disks, force)?;
+        let start = start::start(&mut disks, force)?;
         let mut tally = Tally::default();
         tally.started(&start);
         let marked = marked(&shape, &disks);

@@ -1,0 +1,173 @@
+//! What is done to the members of an array before it is used: the partial parity logs are replayed if it
+//! was not stopped cleanly, and what they cannot save is noted as lost; and all bitmaps say what has to be
+//! believed.
+//!
+//! All of it can be done again: after a crash on the way, the next start does the same.
+
+use super::member::{write_bad_blocks, write_bitmap, write_superblock};
+use super::superblock::IN_SYNC;
+use super::{
+    AreaError, Assembly, BadBlocks, Disk, Features, Found, LogMember, Lost, Mismatch, Policy,
+    Replay, ReplayError, Seat, Standing, StoredBitmap, Superblock, empty_logs, replay,
+};
+
+/// A member that turns out to be of no use. Without it, the array can be put together again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecoveryError {
+    /// Its log could not be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// Something could not be written to it.
+    #[error("slot {slot}: {error}")]
+    Area {
+        /// Its slot.
+        slot: usize,
+        /// What went wrong.
+        error: AreaError,
+    },
+}
+
+impl RecoveryError {
+    /// The slot of the member.
+    pub fn slot(&self) -> usize {
+        match self {
+            Self::Replay(ReplayError::Disk { slot, .. } | ReplayError::Area { slot, .. })
+            | Self::Area { slot, .. } => *slot,
+            Self::Replay(ReplayError::Shape) => 0,
+        }
+    }
+}
+
+/// Makes an array ready to be used, and changes what is known of it accordingly. `disks` are the
+/// devices of its slots. Says what came of the logs, if they were replayed.
+///
+/// # Errors
+/// [`RecoveryError`]: the member that is of no use.
+pub fn recover<D: Disk>(
+    assembly: &mut Assembly,
+    found: &mut [Found],
+    disks: &mut [Option<D>],
+) -> Result<Option<Replay>, RecoveryError> {
+    let is_ppl = matches!(assembly.superblock.policy, Policy::Ppl { .. });
+    let replayed = match is_ppl && assembly.dirty() {
+        true => Some(replay_logs(assembly, found, disks)?),
+        false => None,
+    };
+    if let Some((header, _)) = &mut assembly.bitmap {
+        // Whatever it missed is in its bits by now.
+        header.state = 0;
+        header.events = header.events.max(assembly.events);
+    }
+    settle_bitmaps(assembly, found, disks)?;
+    Ok(replayed)
+}
+
+fn replay_logs<D: Disk>(
+    assembly: &mut Assembly,
+    found: &mut [Found],
+    disks: &mut [Option<D>],
+) -> Result<Replay, RecoveryError> {
+    let parts = parts(assembly, found);
+    let replayed = replay(&mut logs(disks, &parts), assembly.resync_offset)?;
+    for lost in &replayed.lost {
+        let slot = lost.parity;
+        let noted = note(lost, assembly, found, disks);
+        noted.map_err(|error| RecoveryError::Area { slot, error })?;
+    }
+    empty_logs(&mut logs(disks, &parts))?;
+    if is_clean(assembly, &replayed) {
+        assembly.resync_offset = IN_SYNC;
+    }
+    Ok(replayed)
+}
+
+/// Whether parity is right after a replay. Where all members are there it is made anew otherwise, as
+/// in the kernel. Where one is missing there is nothing to make it of, and nothing of it is in doubt
+/// unless a log is: an entry that is not whole was being written when the array stopped, and its
+/// data were not begun.
+fn is_clean(assembly: &Assembly, replay: &Replay) -> bool {
+    let is_torn = |m: &Mismatch| matches!(m, Mismatch::Checksum { .. });
+    match assembly.degraded {
+        None => replay.proves_clean(assembly.resync_offset),
+        Some(_) => assembly.resync_offset == 0 && replay.mismatches.iter().all(is_torn),
+    }
+}
+
+/// What a replay has to know of the member of each slot.
+type Part = Option<(Superblock, BadBlocks, u64)>;
+
+fn parts(assembly: &Assembly, found: &[Found]) -> Vec<Part> {
+    let part = |seat: &Option<Seat>| {
+        let seat = seat.as_ref()?;
+        let member = &found[seat.found].member;
+        let bad = member
+            .bad_blocks
+            .clone()
+            .unwrap_or_else(|_| BadBlocks::new(0));
+        let right_below = match seat.standing {
+            Standing::InSync => u64::MAX,
+            Standing::Recovering { offset, .. } => offset,
+        };
+        Some((member.superblock.clone(), bad, right_below))
+    };
+    assembly.slots.iter().map(part).collect()
+}
+
+fn logs<'a, D: Disk>(disks: &'a mut [Option<D>], parts: &'a [Part]) -> Vec<Option<LogMember<'a>>> {
+    let both = disks.iter_mut().zip(parts);
+    let log = |(disk, part): (&'a mut Option<D>, &'a Part)| {
+        let (superblock, bad_blocks, right_below) = part.as_ref()?;
+        Some(LogMember {
+            disk: disk.as_mut()?,
+            superblock,
+            bad_blocks,
+            right_below: *right_below,
+        })
+    };
+    both.map(log).collect()
+}
+
+/// Notes on the member that has parity there that a block cannot be told any more.
+fn note<D: Disk>(
+    lost: &Lost,
+    assembly: &Assembly,
+    found: &mut [Found],
+    disks: &mut [Option<D>],
+) -> Result<(), AreaError> {
+    let slot = lost.parity;
+    let (Some(seat), Some(disk)) = (&assembly.slots[slot], &mut disks[slot]) else {
+        return Ok(());
+    };
+    let member = &mut found[seat.found].member;
+    let start = member.superblock.data_offset;
+    let bad = member.bad_blocks.as_mut().map_err(|error| error.clone())?;
+    bad.insert(start + lost.sectors.start..start + lost.sectors.end)?;
+    member.superblock.features.set(Features::BAD_BLOCKS, true);
+    write_bad_blocks(disk, &member.superblock, bad)?;
+    write_superblock(disk, &member.superblock)?;
+    Ok(())
+}
+
+/// Has the members' bitmaps say what has to be believed, before anybody relies on them.
+fn settle_bitmaps<D: Disk>(
+    assembly: &Assembly,
+    found: &[Found],
+    disks: &mut [Option<D>],
+) -> Result<(), RecoveryError> {
+    let Some((header, bits)) = &assembly.bitmap else {
+        return Ok(());
+    };
+    for (slot, (seat, disk)) in assembly.slots.iter().zip(disks).enumerate() {
+        let (Some(seat), Some(disk)) = (seat, disk) else {
+            continue;
+        };
+        let member = &found[seat.found].member;
+        let is_right = |b: &StoredBitmap| b.header == *header && b.bits == *bits;
+        if matches!(&member.bitmap, Some(Ok(stored)) if is_right(stored)) {
+            continue;
+        }
+        let written = write_bitmap(disk, &member.superblock, header, bits);
+        written.map_err(|error| RecoveryError::Area { slot, error })?;
+    }
+    Ok(())
+}
