@@ -594,7 +594,8 @@ impl Array {
             if new.returns {
                 degraded.stale = kept.marked().map(Arc::new);
             }
-            kept.gain(slot, slot, new.superblock, new.bad_blocks);
+            let guided = degraded.stale.is_some();
+            kept.gain(slot, slot, new.superblock, new.bad_blocks, guided);
             self.gate = kept.wish();
         }
         let mut view = self.next_view();

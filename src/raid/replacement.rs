@@ -54,7 +54,7 @@ impl Array {
     ) {
         let place = self.geometry.members();
         if let (Some(new), Some(kept)) = (metadata, &mut self.metadata) {
-            kept.gain(place, slot, new.superblock, new.bad_blocks);
+            kept.gain(place, slot, new.superblock, new.bad_blocks, false);
             self.gate = kept.wish();
         }
         let mut view = self.next_view();

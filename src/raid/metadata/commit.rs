@@ -375,7 +375,7 @@ impl Metadata {
                     return false;
                 };
                 let clean = commit.says_dirty == Some(false);
-                let mut block = self.superblock(slot, view, clean, now);
+                let mut block = self.superblock(slot, clean, now);
                 if let Some(roles) = &commit.roles {
                     block.roles.clone_from(roles);
                 }

@@ -15,11 +15,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use self::commit::Commit;
-use self::proven::Proven;
+use self::proven::{Proven, Rebuilt};
 use super::geometry::Geometry;
 use super::message::NodeId;
 use super::regions::Regions;
-use super::view::{Degraded, View};
+use super::view::View;
 use crate::bdev::{Request, Status};
 use crate::md::superblock::IN_SYNC;
 use crate::md::{BadBlocks, Bitmap, BitmapHeader, Features, Role, Superblock, Time};
@@ -294,7 +294,7 @@ impl Metadata {
     pub(super) fn lose(&mut self, slot: usize) {
         self.logs &= !(1 << slot);
         self.logged &= !(1 << slot);
-        if self.proven.rebuilt.is_some_and(|(s, _)| s == slot) {
+        if self.proven.rebuilt.is_some_and(|r| r.slot == slot) {
             self.proven.rebuilt = None;
             self.claim = None;
         }
@@ -310,17 +310,23 @@ impl Metadata {
     }
 
     /// There is a new member in `place`, in the role of `slot`: the same, or another one whose
-    /// member it is to replace.
+    /// member it is to replace. A `guided` one lacks only what the bitmap says.
     pub(super) fn gain(
         &mut self,
         place: usize,
         slot: usize,
         superblock: Superblock,
         bad: BadBlocks,
+        guided: bool,
     ) {
         self.enroll(superblock.dev_number, slot, place == slot);
+        let rebuilt = Rebuilt {
+            slot,
+            rows: 0,
+            guided,
+        };
         match place == slot {
-            true => self.proven.rebuilt = Some((slot, 0)),
+            true => self.proven.rebuilt = Some(rebuilt),
             false => self.proven.copied = Some(0),
         }
         self.claim = None;
@@ -573,7 +579,7 @@ impl Metadata {
     }
 
     /// What a slot's superblock is to say now.
-    fn superblock(&self, slot: usize, view: &View, clean: bool, now: Instant) -> Superblock {
+    fn superblock(&self, slot: usize, clean: bool, now: Instant) -> Superblock {
         let mut block = self.members[slot].clone().expect("only of members");
         let chunk = u64::from(self.geometry.chunk_bytes() / 512);
         let (then, wall) = self.booted;
@@ -586,7 +592,7 @@ impl Metadata {
             (true, Some(rows)) => rows * chunk,
             (true, None) => IN_SYNC,
         };
-        let rebuilding = self.proven.rebuilt.filter(|(s, _)| *s == slot);
+        let rebuilding = self.proven.rebuilt.filter(|r| r.slot == slot);
         let is_extra = slot == self.geometry.members() && self.proven.replaced.is_none();
         let replaces = self.proven.copied.filter(|_| is_extra);
         block
@@ -594,10 +600,9 @@ impl Metadata {
             .set(Features::REPLACEMENT, replaces.is_some());
         let partial = rebuilding.is_some() || replaces.is_some();
         block.features.set(Features::RECOVERY_OFFSET, partial);
-        let guided = |d: &Degraded| d.slot == slot && d.stale.is_some();
-        let guided = rebuilding.is_some() && view.degraded.as_ref().is_some_and(guided);
+        let guided = rebuilding.is_some_and(|r| r.guided);
         block.features.set(Features::RECOVERY_BITMAP, guided);
-        let rows = rebuilding.map_or(0, |(_, rows)| rows);
+        let rows = rebuilding.map_or(0, |r| r.rows);
         block.recovery_offset = replaces.unwrap_or(rows) * chunk;
         let bad = self.logged & (1 << slot) != 0;
         block.features.set(Features::BAD_BLOCKS, bad);

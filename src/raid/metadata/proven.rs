@@ -6,8 +6,8 @@ use crate::raid::view::View;
 /// Positions in rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Proven {
-    /// The slot of the member that is being rebuilt, and the rows that it has.
-    pub rebuilt: Option<(usize, u64)>,
+    /// The member that is being rebuilt.
+    pub rebuilt: Option<Rebuilt>,
     /// The rows whose parity matches, unless all of it does.
     pub synced: Option<u64>,
     /// The rows that the member has that is to replace another.
@@ -16,12 +16,27 @@ pub(super) struct Proven {
     pub replaced: Option<usize>,
 }
 
+/// How much a member has that is being rebuilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rebuilt {
+    /// Its slot.
+    pub slot: usize,
+    /// The rows that it has.
+    pub rows: u64,
+    /// Behind those it lacks only what the bitmap says.
+    pub guided: bool,
+}
+
 impl Proven {
     /// What is true under a view, once the members' caches are empty.
     pub(super) fn of(view: &View, replaced: Option<usize>) -> Self {
         let attached = view.degraded.as_ref().filter(|d| d.attached);
         Self {
-            rebuilt: attached.map(|d| (d.slot, d.rebuilt)),
+            rebuilt: attached.map(|d| Rebuilt {
+                slot: d.slot,
+                rows: d.rebuilt,
+                guided: d.stale.is_some(),
+            }),
             synced: view.unsynced.as_ref().map(|u| u.from),
             copied: view.replacement.map(|r| r.copied),
             replaced,
