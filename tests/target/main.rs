@@ -5,6 +5,7 @@
 //! each of them keeps the machine busy. Every wait has a bound; no test looks at how long something
 //! took. Nothing stays behind, however a test ends.
 
+mod arrays;
 mod batching;
 mod config;
 mod connects;

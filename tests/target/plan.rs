@@ -84,8 +84,8 @@ impl Plan {
         (self.members as u64 - 1) * (self.mib << 20) / u64::from(self.block_size)
     }
 
-    /// The calls that make the devices and the volume. Files are made where there are none.
-    pub fn devices(&self, site: &Site) -> Vec<Value> {
+    /// The calls that make the devices. Files are made where there are none.
+    pub fn disks(&self, site: &Site) -> Vec<Value> {
         let mut calls = Vec::new();
         for number in 0..self.members + self.spares {
             let name = format!("m{number}");
@@ -115,6 +115,12 @@ impl Plan {
                 calls.push(call("bdev_error_create", json!({"base_name": name})));
             }
         }
+        calls
+    }
+
+    /// The calls that make the devices and the volume.
+    pub fn devices(&self, site: &Site) -> Vec<Value> {
+        let mut calls = self.disks(site);
         let members: Vec<String> = (0..self.members).map(|n| self.member(n)).collect();
         let mut volume = json!({
             "name": VOLUME, "raid_level": "raid5", "strip_size_kb": self.strip_kb,
@@ -129,7 +135,16 @@ impl Plan {
 
     /// The whole configuration.
     pub fn config(&self, site: &Site) -> Value {
-        let mut calls = self.devices(site);
+        self.exported(site, self.devices(site))
+    }
+
+    /// The configuration of a volume whose members say themselves what they are.
+    pub fn found(&self, site: &Site) -> Value {
+        self.exported(site, self.disks(site))
+    }
+
+    /// These calls, and those that export the volume.
+    pub fn exported(&self, site: &Site, mut calls: Vec<Value>) -> Value {
         let listen = json!({
             "trtype": "TCP", "adrfam": "IPv4",
             "traddr": site.address().ip().to_string(),

@@ -272,7 +272,7 @@ impl Drop for Target<'_> {
 }
 
 /// One call on a connection of its own.
-fn ask(socket: &Path, method: &str, params: Value) -> std::io::Result<Result<Value, Refusal>> {
+pub fn ask(socket: &Path, method: &str, params: Value) -> std::io::Result<Result<Value, Refusal>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -288,7 +288,7 @@ impl Metadata {
             }
             Step::Level => {
                 // A member that lacks something is not said to be up to date.
-                let lacking = self.proven.rebuilt.map(|(slot, _)| slot);
+                let lacking = self.proven.rebuilt.map(|r| r.slot);
                 let behind = (0..slots).filter(|&slot| {
                     let member = self.members[slot].as_ref();
                     Some(slot) != lacking && member.is_some_and(|s| s.events != self.events)
@@ -307,13 +307,13 @@ impl Metadata {
                 if commit.says_dirty == Some(false) {
                     self.dirty = false;
                 }
-                let newcomer = self.proven.rebuilt.map(|(slot, _)| slot);
+                let newcomer = self.proven.rebuilt.map(|r| r.slot);
                 let others = (0..slots).filter(|&slot| Some(slot) != newcomer);
                 commit.jobs.extend(others.map(Job::Superblock));
                 commit.steps.push_front(Step::Newcomer);
             }
             Step::Newcomer => {
-                let newcomer = self.proven.rebuilt.map(|(slot, _)| slot);
+                let newcomer = self.proven.rebuilt.map(|r| r.slot);
                 commit.jobs.extend(newcomer.map(Job::Superblock));
             }
         }
