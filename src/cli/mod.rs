@@ -5,6 +5,7 @@
 mod banner;
 mod client;
 mod log;
+mod md;
 mod perf;
 mod rpc;
 mod serve;
@@ -30,6 +31,8 @@ enum Command {
     Serve(serve::Args),
     /// Call a method of a serving process.
     Rpc(rpc::Args),
+    /// Look at arrays and keep them whole, in the words of mdadm.
+    Md(md::Args),
     /// Load an NVMe/TCP target and measure it, or verify what it keeps.
     Perf(Box<perf::Args>),
 }
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => args.run(log).map(success).map_err(|e| e.to_string()),
         Command::Rpc(args) => args.run().map(success).map_err(|e| e.to_string()),
+        Command::Md(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Perf(args) => args.run().map_err(|e| e.to_string()),
     };
     match done {

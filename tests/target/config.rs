@@ -11,7 +11,7 @@ use super::plan::{Kind, NQN, Plan, VOLUME, call, config};
 use super::process::{Site, signal, stripewise, wait_for_exit};
 
 /// Runs the program to its end, which must come.
-fn run(site: &Site, arguments: &[&str]) -> Output {
+pub fn run(site: &Site, arguments: &[&str]) -> Output {
     let (out, err) = (site.scratch("out"), site.scratch("err"));
     let mut child = stripewise()
         .args(arguments)

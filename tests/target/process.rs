@@ -117,6 +117,11 @@ impl Site {
     /// # Panics
     /// Where it does not, with what it said.
     pub fn serve(&self, config: &Value, mask: &str) -> Target<'_> {
+        self.serve_with(config, mask, &[])
+    }
+
+    /// As [`Site::serve`], with further options.
+    pub fn serve_with(&self, config: &Value, mask: &str, options: &[&str]) -> Target<'_> {
         let config = self.write_config(config);
         let log = self.scratch("target.log");
         let errors = File::options().create(true).append(true).open(&log);
@@ -125,6 +130,7 @@ impl Site {
             .arg(config)
             .arg("-r")
             .arg(self.socket())
+            .args(options)
             .stdout(Stdio::null())
             .stderr(errors.expect("a log"))
             .spawn()

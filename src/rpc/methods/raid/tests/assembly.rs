@@ -334,10 +334,13 @@ fn a_stopped_array_is_given_another_policy() {
         for device in ["a", "d", "s"] {
             let held = site.examine(device);
             assert_eq!(
-                (&held["consistency_policy"], &held["clean"]),
-                (&json!(policy), &json!(true))
+                (&held["policy"]["kind"], &held["state"]),
+                (&json!(policy), &json!("clean"))
             );
-            assert_eq!(held["bitmap"]["chunk_kb"], chunk);
+            assert_eq!(
+                held["bitmap"]["chunk_bytes"].as_u64(),
+                chunk.as_u64().map(|kb| kb * 1024)
+            );
         }
         site.call("bdev_raid_assemble", json!({"name": "r"}))
             .unwrap();
@@ -350,7 +353,7 @@ fn a_stopped_array_is_given_another_policy() {
     site.close("b");
     let (code, text) = site.refused("bdev_raid_set_policy", change("resync"));
     assert!(code == -22 && text.contains("in sync"), "{text}");
-    assert_eq!(site.examine("a")["consistency_policy"], "bitmap");
+    assert_eq!(site.examine("a")["policy"]["kind"], "bitmap");
     let (code, _) = site.refused(
         "bdev_raid_set_policy",
         json!({"consistency_policy": "resync"}),

@@ -81,26 +81,19 @@ fn what_is_asked_for_is_what_the_members_say() {
         assert_eq!(array["md"]["consistency_policy"], policy);
         assert_eq!(array["md"]["bitmap_chunk_kb"], chunk);
         assert_eq!(array["md"]["spares"], json!(["s"]));
-        for (device, role) in [
-            ("a", json!({"slot": 0})),
-            ("d", json!({"slot": 3})),
-            ("s", json!("spare")),
-        ] {
+        for (device, role) in [("a", json!(0)), ("d", json!(3)), ("s", json!("spare"))] {
             let held = site.examine(device);
             assert_eq!(held["role"], role);
             assert_eq!(held["array_uuid"], array["uuid"]);
             assert_eq!(
-                (&held["version"], &held["array_name"]),
+                (&held["version"], &held["name"]),
                 (&json!("1.2"), &json!("r"))
             );
-            assert_eq!(held["layout"], "right-asymmetric");
-            assert_eq!(held["consistency_policy"], policy);
-            assert_eq!(held["strip_size_kb"], 64);
-            assert_eq!(
-                held["array_state"],
-                json!(["active", "active", "active", "active"])
-            );
-            assert_eq!(held["unsupported"], Value::Null);
+            assert_eq!(held["layout_name"], "right-asymmetric");
+            assert_eq!(held["policy"]["kind"], policy);
+            assert_eq!(held["chunk"], 128);
+            assert_eq!(held["array_state"], "AAAA");
+            assert_eq!(held["supported"], true);
         }
     }
 }
@@ -132,14 +125,11 @@ fn an_array_can_be_made_without_a_member() {
         site.members("r"),
         [json!("a"), Value::Null, json!("c"), json!("d")]
     );
-    assert_eq!(
-        site.examine("c")["array_state"],
-        json!(["active", "missing", "active", "active"])
-    );
+    assert_eq!(site.examine("c")["array_state"], "A.AA");
     let add = json!({"raid_bdev": "r", "base_bdev": "b"});
     assert_eq!(site.call("bdev_raid_add_base_bdev", add), Ok(true.into()));
     site.settle();
-    assert_eq!(site.examine("b")["role"], json!({"slot": 1}));
+    assert_eq!(site.examine("b")["role"], json!(1));
 }
 
 #[test]
@@ -251,7 +241,7 @@ fn a_deleted_array_is_clean_and_comes_back_unless_it_is_cleared() {
     assert_eq!(site.array("r"), Value::Null);
     for device in ["a", "b", "c", "d"] {
         assert_eq!(site.system().devices.registry.claim_of(device), None);
-        assert_eq!(site.examine(device)["clean"], true);
+        assert_eq!(site.examine(device)["state"], "clean");
     }
     let name = site.call("bdev_raid_assemble", json!({"name": "r"}));
     assert_eq!(name, Ok("r".into()));

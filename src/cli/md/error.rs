@@ -1,0 +1,34 @@
+//! Why a command about arrays came to nothing.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::cli::client::ClientError;
+use crate::md::MemberError;
+
+/// Names the thing and the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum MdError {
+    /// The serving process was not reached, or has refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A file cannot be opened.
+    #[error("{}: {source}; give a file or block device that can be read", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file holds nothing that could be shown.
+    #[error("{}: {source}", path.display())]
+    Member {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: MemberError,
+    },
+    /// What was asked for makes no sense, or not now.
+    #[error("{0}")]
+    Refused(String),
+}
