@@ -61,11 +61,10 @@ enum Step {
     Logs(Vec<Log>),
     /// Bring superblocks up to the event that others have already.
     Level,
-    /// Write the superblocks, but that of a member that is being rebuilt.
+    /// Write the superblocks: a few steps.
     Superblocks,
-    /// Write that one: if it alone spoke of itself, it would be fresher than all that do not know
-    /// it.
-    Newcomer,
+    /// Write the superblocks of slots.
+    Write(Vec<usize>),
 }
 
 /// A bad-block log to be written.
@@ -307,15 +306,23 @@ impl Metadata {
                 if commit.says_dirty == Some(false) {
                     self.dirty = false;
                 }
+                // A member that is being rebuilt comes last: if it alone spoke of itself, it would
+                // be fresher than all that do not know it. One that has replaced another comes
+                // first: if all but it spoke of it, its slot would have no member.
+                let heir = self.proven.replaced.map(|_| self.geometry.members());
                 let newcomer = self.proven.rebuilt.map(|r| r.slot);
-                let others = (0..slots).filter(|&slot| Some(slot) != newcomer);
-                commit.jobs.extend(others.map(Job::Superblock));
-                commit.steps.push_front(Step::Newcomer);
+                let others = |slot: &usize| ![heir, newcomer].contains(&Some(*slot));
+                let (heir, newcomer) = (heir.into_iter(), newcomer.into_iter());
+                let order = [
+                    heir.collect(),
+                    (0..slots).filter(others).collect(),
+                    newcomer.collect(),
+                ];
+                for slots in order.into_iter().rev() {
+                    commit.steps.push_front(Step::Write(slots));
+                }
             }
-            Step::Newcomer => {
-                let newcomer = self.proven.rebuilt.map(|r| r.slot);
-                commit.jobs.extend(newcomer.map(Job::Superblock));
-            }
+            Step::Write(slots) => commit.jobs.extend(slots.into_iter().map(Job::Superblock)),
         }
     }
 
