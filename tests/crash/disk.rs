@@ -24,6 +24,8 @@ pub struct Disk {
     pub cached: bool,
     /// It answers nothing but [`Status::Gone`].
     pub gone: bool,
+    /// Writes of [`md::Disk`] before the machine stops.
+    pub writes_left: u32,
     /// Bytes that can't be written any more.
     pub broken: Range<usize>,
     /// What is there for certain after a crash, unless something below has overwritten it.
@@ -34,6 +36,8 @@ pub struct Disk {
     unsure: BTreeMap<u64, Vec<Version>>,
     /// Counts requests served.
     clock: u64,
+    /// Writes that were torn.
+    pub torn: u64,
 }
 
 /// What a write left in a cache of one sector.
@@ -69,11 +73,30 @@ impl Luck {
 }
 
 /// What became of a write.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Fate {
     Lost,
     Whole,
     Torn,
+}
+
+impl Fate {
+    fn draw(luck: Luck, random: &mut Random) -> Self {
+        match luck {
+            Luck::Nothing => Fate::Lost,
+            Luck::Everything | Luck::Acknowledged => Fate::Whole,
+            Luck::Torn => random.pick(&[Fate::Lost, Fate::Whole, Fate::Torn]),
+        }
+    }
+
+    /// Whether a sector of it is there.
+    fn reaches(self, random: &mut Random) -> bool {
+        match self {
+            Fate::Lost => false,
+            Fate::Whole => true,
+            Fate::Torn => random.one_in(2),
+        }
+    }
 }
 
 impl Disk {
@@ -82,11 +105,13 @@ impl Disk {
             block,
             cached,
             gone: false,
+            writes_left: u32::MAX,
             broken: 0..0,
             medium: vec![fill; bytes],
             content: vec![fill; bytes],
             unsure: BTreeMap::new(),
             clock: 0,
+            torn: 0,
         }
     }
 
@@ -95,7 +120,7 @@ impl Disk {
         &self.content
     }
 
-    /// Writes from outside of the array, for good.
+    /// Stores data of a new array.
     pub fn put(&mut self, at: usize, bytes: &[u8]) {
         self.medium[at..at + bytes.len()].copy_from_slice(bytes);
         self.content[at..at + bytes.len()].copy_from_slice(bytes);
@@ -145,22 +170,10 @@ impl Disk {
         let fails =
             self.gone || (op.modifies() && start < self.broken.end && self.broken.start < end);
         if let Some(bytes) = written(op, blocks, self.block, data) {
-            let forced = !fails && (op.is_fua() || !self.cached);
-            for (i, sector) in bytes.chunks_exact(SECTOR).enumerate() {
-                let at = (start / SECTOR + i) as u64;
-                if forced {
-                    self.unsure.remove(&at);
-                    self.medium[start + i * SECTOR..][..SECTOR].copy_from_slice(sector);
-                } else {
-                    self.unsure.entry(at).or_default().push(Version {
-                        write: self.clock,
-                        done: !fails,
-                        bytes: sector.try_into().expect("a sector"),
-                    });
-                }
-            }
-            if !fails {
-                self.content[start..end].copy_from_slice(&bytes);
+            match fails {
+                false => self.store(start, &bytes, op.is_fua() || !self.cached),
+                // Nobody knows what came of it.
+                true => self.remember(start, &bytes, false),
             }
         }
         if fails {
@@ -179,15 +192,41 @@ impl Disk {
                     from = tail;
                 }
             }
-            (Op::Flush, Data::None) => self.flush(since),
+            (Op::Flush, Data::None) => self.force(since),
             (Op::Write { .. }, Data::Write(_)) | (Op::WriteZeroes { .. }, Data::None) => {}
             (op, data) => panic!("members are never asked to {op:?} with {data:?}"),
         }
         Status::Ok
     }
 
+    /// Stores bytes: for good, or in the cache.
+    fn store(&mut self, start: usize, bytes: &[u8], forced: bool) {
+        let end = start + bytes.len();
+        self.content[start..end].copy_from_slice(bytes);
+        if forced {
+            self.medium[start..end].copy_from_slice(bytes);
+            for at in start / SECTOR..end / SECTOR {
+                self.unsure.remove(&(at as u64));
+            }
+        } else {
+            self.remember(start, bytes, true);
+        }
+    }
+
+    /// From now on, these bytes may be on the medium.
+    fn remember(&mut self, start: usize, bytes: &[u8], done: bool) {
+        for (i, sector) in bytes.chunks_exact(SECTOR).enumerate() {
+            let versions = self.unsure.entry((start / SECTOR + i) as u64).or_default();
+            versions.push(Version {
+                write: self.clock,
+                done,
+                bytes: sector.try_into().expect("a sector"),
+            });
+        }
+    }
+
     /// Forces what was acknowledged before the clock said `since`.
-    fn flush(&mut self, since: u64) {
+    fn force(&mut self, since: u64) {
         let medium = &mut self.medium;
         self.unsure.retain(|&at, versions| {
             let forced = |v: &Version| v.done && v.write <= since;
@@ -200,69 +239,82 @@ impl Disk {
         });
     }
 
-    /// The same disk after a crash, while these requests were in flight.
+    /// The same disk after its power was lost, while these requests were in flight.
     pub fn crash<'a>(
         &self,
         in_flight: impl Iterator<Item = &'a Request>,
         luck: Luck,
         random: &mut Random,
     ) -> Self {
-        let mut medium = self.medium.clone();
+        let mut left = self.restarted();
         let mut fates: BTreeMap<u64, Fate> = BTreeMap::new();
-        let fate = |luck, random: &mut Random| match luck {
-            Luck::Nothing => Fate::Lost,
-            Luck::Everything | Luck::Acknowledged => Fate::Whole,
-            Luck::Torn => random.pick(&[Fate::Lost, Fate::Whole, Fate::Torn]),
-        };
-        let reached = |fate, random: &mut Random| match fate {
-            Fate::Lost => false,
-            Fate::Whole => true,
-            Fate::Torn => random.one_in(2),
-        };
         for (&at, versions) in &self.unsure {
             for version in versions {
-                let known = fates.get(&version.write).copied();
-                let fate = known.unwrap_or_else(|| fate(luck, random));
-                fates.insert(version.write, fate);
-                if reached(fate, random) {
-                    medium[at as usize * SECTOR..][..SECTOR].copy_from_slice(&version.bytes);
+                let fate = fates.entry(version.write);
+                let fate = *fate.or_insert_with(|| Fate::draw(luck, random));
+                if fate.reaches(random) {
+                    left.medium[at as usize * SECTOR..][..SECTOR].copy_from_slice(&version.bytes);
                 }
             }
         }
+        let torn = fates.values().filter(|&&fate| fate == Fate::Torn);
+        left.torn += torn.count() as u64;
+        left.unsure.clear();
         let luck = match luck {
             Luck::Acknowledged => Luck::Nothing,
             other => other,
         };
-        for request in in_flight {
-            let Request {
-                op,
-                lba,
-                blocks,
-                data,
-                ..
-            } = request;
-            let Some(bytes) = written(*op, *blocks, self.block, data) else {
-                continue;
-            };
-            let fate = fate(luck, random);
-            let start = *lba as usize * self.block as usize;
-            for (i, sector) in bytes.chunks_exact(SECTOR).enumerate() {
-                if reached(fate, random) {
-                    medium[start + i * SECTOR..][..SECTOR].copy_from_slice(sector);
-                }
-            }
-        }
+        left.finish(in_flight, luck, true, random);
+        left.content.clone_from(&left.medium);
+        left
+    }
+
+    /// The same disk after the process that used it was killed, while these requests were in
+    /// flight: what is in the cache stays there.
+    pub fn abandon<'a>(
+        &self,
+        in_flight: impl Iterator<Item = &'a Request>,
+        random: &mut Random,
+    ) -> Self {
+        let mut left = self.restarted();
+        left.clock += 1;
+        left.finish(in_flight, Luck::Torn, false, random);
+        left
+    }
+
+    fn restarted(&self) -> Self {
         Self {
-            content: medium.clone(),
-            medium,
-            unsure: BTreeMap::new(),
             gone: false,
             // What can't be written at all had lost its power, perhaps.
             broken: match self.broken.end {
                 usize::MAX => 0..0,
                 _ => self.broken.clone(),
             },
-            ..*self
+            ..self.clone()
+        }
+    }
+
+    /// Does something of what was in flight, all of it for good if `forced`.
+    fn finish<'a>(
+        &mut self,
+        in_flight: impl Iterator<Item = &'a Request>,
+        luck: Luck,
+        forced: bool,
+        random: &mut Random,
+    ) {
+        for request in in_flight {
+            let Some(bytes) = written(request.op, request.blocks, self.block, &request.data) else {
+                continue;
+            };
+            let fate = Fate::draw(luck, random);
+            self.torn += u64::from(fate == Fate::Torn);
+            let start = request.lba as usize * self.block as usize;
+            for (i, sector) in bytes.chunks_exact(SECTOR).enumerate() {
+                if fate.reaches(random) {
+                    let forced = forced || request.op.is_fua() || !self.cached;
+                    self.store(start + i * SECTOR, sector, forced);
+                }
+            }
         }
     }
 
@@ -309,7 +361,8 @@ impl md::Disk for Reader<'_> {
     }
 }
 
-/// A disk as it is prepared for its array. What is written is durable.
+/// A disk that is written to before a machine runs: by who makes an array, or a start ready. It
+/// is its own cache's user, and may stop at any write.
 impl md::Disk for Disk {
     fn bytes(&self) -> u64 {
         Reader(self).bytes()
@@ -324,11 +377,19 @@ impl md::Disk for Disk {
     }
 
     fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), DiskError> {
-        self.put(offset as usize, from);
+        let stopped = DiskError::Failed {
+            doing: "writing",
+            offset,
+            reason: "the machine stopped".to_owned(),
+        };
+        self.writes_left = self.writes_left.checked_sub(1).ok_or(stopped)?;
+        self.clock += 1;
+        self.store(offset as usize, from, !self.cached);
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), DiskError> {
+        self.force(self.clock);
         Ok(())
     }
 }

@@ -26,6 +26,10 @@ pub enum Act {
     Return,
     /// Another disk is added, if a slot is free.
     Replace,
+    /// Another disk is to take the place of the member of a slot, which works.
+    Swap(usize),
+    /// Parity is checked.
+    Check,
     /// Until every member holds what it should.
     Healthy,
     /// Until nothing is left to be done.
@@ -152,4 +156,79 @@ pub fn replacement(shape: &Shape, random: &mut Random) -> Vec<Act> {
         Act::Close,
     ]);
     acts
+}
+
+/// A member that works is replaced by another.
+pub fn swap(shape: &Shape, random: &mut Random) -> Vec<Act> {
+    let row = row_blocks(shape);
+    let slot = random.below(shape.members as u64) as usize;
+    vec![
+        write(0, row + 1, false),
+        Act::Drain,
+        Act::Quiet,
+        write(0, 1, false),
+        Act::Swap(slot),
+        write(row, row, true),
+        write(1, 1, false),
+        Act::Drain,
+        Act::Flush,
+        Act::Rest,
+        write(0, 2, true),
+        Act::Drain,
+        Act::Quiet,
+        write(0, 1, true),
+        Act::Drain,
+    ]
+}
+
+/// Whatever may happen.
+pub fn anything(shape: &Shape, random: &mut Random) -> Vec<Act> {
+    let blocks = shape.sectors() * 512 / u64::from(shape.block);
+    let row = row_blocks(shape);
+    let member = |random: &mut Random| random.below(shape.members as u64) as usize;
+    let many = 10 + random.below(60);
+    let act = |_| {
+        // Often in the same few rows, so that requests meet.
+        let total = match random.one_in(2) {
+            true => blocks,
+            false => blocks.min(2 * row),
+        };
+        let most = random.pick(&[1, 1, 4, row, 2 * row]).min(total).min(256);
+        let blocks = 1 + random.below(most);
+        let lba = match random.one_in(3) {
+            true => random.below(total / blocks) * blocks,
+            false => random.below(total - blocks + 1),
+        };
+        let fua = random.one_in(3);
+        match random.below(40) {
+            0..=19 => write(lba, blocks, fua),
+            20..=21 => Act::Zero {
+                lba,
+                blocks: blocks as u32,
+                fua,
+            },
+            22..=25 => Act::Flush,
+            26..=29 => Act::Drain,
+            30..=31 => Act::Read {
+                lba,
+                blocks: blocks as u32,
+            },
+            32 => {
+                let failures = [
+                    Failure::Gone,
+                    Failure::Worn,
+                    Failure::Broken,
+                    Failure::Removed,
+                ];
+                Act::Fail(member(random), random.pick(&failures))
+            }
+            33..=34 => Act::Return,
+            35 => Act::Replace,
+            36 => Act::Swap(member(random)),
+            37 => Act::Check,
+            38 => Act::Rest,
+            _ => random.pick(&[Act::Quiet, Act::Close]),
+        }
+    };
+    (0..many).map(act).collect()
 }

@@ -4,7 +4,7 @@
 //! A sector holds a *value*: 0 for zeros, else the number of the write that stored it. Its bytes
 //! say value and place over and over, so that torn, misplaced and made-up ones are seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::disk::SECTOR;
@@ -34,10 +34,15 @@ pub struct Host {
     sectors: Vec<Vec<Write>>,
     /// Writes in flight: their sectors.
     writes: BTreeMap<u64, Range<u64>>,
-    /// Reads and flushes in flight: when they were sent.
-    others: BTreeMap<u64, u64>,
+    /// Flushes in flight: when they were sent.
+    flushes: BTreeMap<u64, u64>,
+    /// Reads in flight: their first sector, and the values that each may return.
+    reads: BTreeMap<u64, (u64, Vec<BTreeSet<u64>>)>,
     clock: u64,
-    crashes: u64,
+    /// Stops of the machine so far.
+    stops: u64,
+    /// The last one has left nothing in caches.
+    durable: bool,
 }
 
 impl Write {
@@ -65,9 +70,11 @@ impl Host {
         Self {
             sectors: vec![vec![Self::settled(INITIAL)]; sectors as usize],
             writes: BTreeMap::new(),
-            others: BTreeMap::new(),
+            flushes: BTreeMap::new(),
+            reads: BTreeMap::new(),
             clock: 1,
-            crashes: 0,
+            stops: 0,
+            durable: true,
         }
     }
 
@@ -82,9 +89,9 @@ impl Host {
         }
     }
 
-    /// Crashes so far.
-    pub fn crashes(&self) -> u64 {
-        self.crashes
+    /// Stops of the machine so far.
+    pub fn stops(&self) -> u64 {
+        self.stops
     }
 
     fn tick(&mut self) -> u64 {
@@ -105,6 +112,14 @@ impl Host {
                 forced: false,
             });
         }
+        for (first, values) in self.reads.values_mut() {
+            for at in sectors.clone() {
+                let at = at.checked_sub(*first).map(|i| i as usize);
+                if let Some(values) = at.and_then(|at| values.get_mut(at)) {
+                    values.insert(value);
+                }
+            }
+        }
         self.writes.insert(request, sectors);
     }
 
@@ -124,15 +139,15 @@ impl Host {
         }
     }
 
-    /// A read or a flush was sent.
-    pub fn sent(&mut self, request: u64) {
+    /// A flush was sent.
+    pub fn flush_sent(&mut self, request: u64) {
         let now = self.tick();
-        self.others.insert(request, now);
+        self.flushes.insert(request, now);
     }
 
     /// A flush ended: what was acknowledged before it was sent is durable, if it went well.
     pub fn flush_ended(&mut self, request: u64, done: bool) {
-        let sent = self.others.remove(&request).expect("it was sent");
+        let sent = self.flushes.remove(&request).expect("it was sent");
         if !done {
             return;
         }
@@ -144,21 +159,32 @@ impl Host {
         }
     }
 
-    /// A read ended with these bytes from `first` on, or failed.
-    pub fn read_ended(&mut self, request: u64, first: u64, read: Option<&[u8]>) {
-        let sent = self.others.remove(&request).expect("it was sent");
+    /// A read was sent.
+    pub fn read_sent(&mut self, request: u64, sectors: Range<u64>) {
+        let first = sectors.start;
+        let values = sectors.map(|at| {
+            let writes = &self.sectors[at as usize];
+            // What is acknowledged by now is seen, or what comes after it.
+            let over = |w: &Write| writes.iter().any(|later| later.done && w.is_under(later));
+            let seen = writes.iter().filter(|w| !over(w));
+            seen.map(|w| w.value).collect()
+        });
+        self.reads.insert(request, (first, values.collect()));
+    }
+
+    /// A read ended with these bytes, or failed.
+    pub fn read_ended(&mut self, request: u64, read: Option<&[u8]>) {
+        let (first, values) = self.reads.remove(&request).expect("it was sent");
         let Some(read) = read else { return };
-        for (i, sector) in read.chunks_exact(SECTOR).enumerate() {
-            let at = first + i as u64;
+        for ((at, values), sector) in (first..).zip(values).zip(read.chunks_exact(SECTOR)) {
             let Some(value) = self.value(at, sector) else {
                 continue;
             };
-            let writes = &self.sectors[at as usize];
-            // What was acknowledged when the read was sent is seen, or what came after it.
-            let settled = |w: &&Write| w.done && w.ended.is_some_and(|end| end < sent);
-            let over = |w: &Write| writes.iter().filter(settled).any(|l| w.is_under(l));
-            let may = writes.iter().any(|w| w.value == value && !over(w));
-            assert!(may, "sector {at} was read as {value}, of {writes:?}");
+            let seen = values.contains(&value);
+            assert!(
+                seen,
+                "sector {at} was read as {value}, not one of {values:?}"
+            );
         }
     }
 
@@ -183,25 +209,28 @@ impl Host {
         self.sectors[sector as usize] = vec![Self::settled(ANYTHING)];
     }
 
-    /// The machine has stopped: nothing is in flight any more, and nothing is certain but what was
-    /// forced.
-    pub fn crash(&mut self) {
+    /// The machine has stopped: nothing is in flight any more. If all have lost their `power`,
+    /// nothing is certain but what was forced.
+    pub fn stop(&mut self, power: bool) {
         let now = self.tick();
-        self.crashes += 1;
+        self.stops += 1;
+        self.durable = power;
         for writes in &mut self.sectors {
             for write in writes.iter_mut() {
                 write.ended.get_or_insert(now);
-                write.done &= write.forced;
+                write.done &= write.forced || !power;
             }
             prune(writes);
         }
         self.writes.clear();
-        self.others.clear();
+        self.flushes.clear();
+        self.reads.clear();
     }
 
-    /// Looks at what the volume holds after a crash, before anybody has written to it again. From
-    /// now on it must hold that: a crash leaves nothing undecided.
+    /// Looks at what the volume holds after a stop, before anybody has written to it again. From
+    /// now on it must hold that: a stop leaves nothing undecided.
     pub fn check(&mut self, first: u64, read: &[u8]) {
+        let now = self.tick();
         for (i, sector) in read.chunks_exact(SECTOR).enumerate() {
             let at = first + i as u64;
             let Some(value) = self.value(at, sector) else {
@@ -213,7 +242,17 @@ impl Host {
                 "sector {at} holds {value}, of {writes:?}"
             );
             assert!(writes.iter().all(|w| w.ended.is_some()), "nobody writes");
-            *writes = vec![Self::settled(value)];
+            if self.durable {
+                *writes = vec![Self::settled(value)];
+            } else {
+                // Another may still come out of a cache.
+                writes.push(Write {
+                    sent: now,
+                    ended: Some(now),
+                    forced: false,
+                    ..Self::settled(value)
+                });
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use stripewise::raid::{
 
 use crate::disk::{self, Disk};
 use crate::random::Random;
-use crate::shape::Shape;
+use crate::shape::{BITMAP, DATA, LOG, Shape};
 use crate::start::Start;
 
 /// A request to a disk, in flight.
@@ -25,6 +25,8 @@ pub struct Asked {
     pub disk: usize,
     /// What the disk's clock said when it was handed in.
     since: u64,
+    /// Bytes of a block of the disk.
+    block: u32,
     pub request: Request,
 }
 
@@ -189,6 +191,7 @@ impl Machine {
                     disk,
                     since,
                     request,
+                    ..
                 } = self.asked.swap_remove(at);
                 let completion = disks[disk].serve(request, since);
                 self.nodes[node].member_done(bay, completion);
@@ -244,6 +247,7 @@ impl Machine {
                             bay,
                             disk,
                             since: disks[disk].clock(),
+                            block: disks[disk].block,
                             request,
                         });
                     }
@@ -267,7 +271,32 @@ impl Machine {
     }
 }
 
+/// What a request changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Superblock,
+    Bitmap,
+    /// The bad-block log.
+    Log,
+    Data,
+    Flush,
+    Nothing,
+}
+
 impl Asked {
+    /// What it changes, by where it goes.
+    pub fn target(&self) -> Target {
+        let byte = self.request.lba * u64::from(self.block);
+        match self.request.op {
+            Op::Flush => Target::Flush,
+            op if !op.modifies() => Target::Nothing,
+            _ if byte < BITMAP => Target::Superblock,
+            _ if byte < LOG => Target::Bitmap,
+            _ if byte < DATA => Target::Log,
+            _ => Target::Data,
+        }
+    }
+
     /// Whether it leaves the disk another than it was.
     pub fn matters(&self) -> bool {
         self.request.op.modifies() || self.request.op == Op::Flush

@@ -21,12 +21,14 @@ mod world;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 
-use disk::Luck;
-use history::History;
+use history::{Act, History};
 use random::Random;
 use shape::{Choice, Consistency, Shape};
 use tally::Tally;
 use world::World;
+
+/// Seeds of each kind of history that always run.
+const SEEDS: u64 = 2;
 
 /// Runs a history once, and from each of its steps what is left when it stops there.
 fn stop_at_every_step(seed: u64, consistency: Choice, history: History) -> Tally {
@@ -34,44 +36,101 @@ fn stop_at_every_step(seed: u64, consistency: Choice, history: History) -> Tally
     let shape = Shape::new(&mut random, consistency);
     let mut world = World::new(shape, Random(random.next()));
     let mut tally = Tally::default();
-    let mut stops = 0;
     let acts = history(&shape, &mut random);
     world.run(&acts, &mut |world| {
-        stops += 1;
-        let luck = random.pick(&Luck::ALL);
+        tally.stopped(world);
+        let stop = trial::draw_stop(&mut random);
         let lost = random.below(3 * shape.members as u64) as usize;
         let lost = (lost < shape.members).then_some(lost);
-        let wreck = world.crash(&[luck, Luck::Torn], &mut random);
+        let wreck = world.stop(stop, &mut random);
         let again = u32::from(random.one_in(4));
+        let stops = tally.stops;
         let survives = || trial::survive(wreck, lost, again, &mut random, &mut tally);
         std::panic::catch_unwind(AssertUnwindSafe(survives)).unwrap_or_else(|panic| {
-            eprintln!("seed {seed}, stop {stops}, slot {lost:?} lost, of {shape:?}:");
+            eprintln!("seed {seed}, {stop:?} at {stops}, slot {lost:?} lost, of {shape:?}:");
             eprintln!("{}", world.describe());
             std::panic::resume_unwind(panic)
         });
+        true
     });
-    tally.stops += stops;
+    tally
+}
+
+/// Several lives of an array in which anything may happen, each of which ends at a random step.
+fn live_again_and_again(seed: u64, consistency: Choice) -> Tally {
+    let mut random = Random(seed);
+    let shape = Shape::new(&mut random, consistency);
+    let mut world = World::new(shape, Random(random.next()));
+    let mut tally = Tally::default();
+    let lives = 2 + random.below(4);
+    for life in 0..lives {
+        let acts = history::anything(&shape, &mut random);
+        let mut steps = random.below(40 * acts.len() as u64);
+        let mut wreck = None;
+        world.run(&acts, &mut |world| {
+            steps = steps.wrapping_sub(1);
+            if steps == 0 {
+                tally.stopped(world);
+                wreck = Some(world.stop(trial::draw_stop(&mut random), &mut random));
+            }
+            wreck.is_none()
+        });
+        let wreck = wreck.unwrap_or_else(|| {
+            world.run(&[Act::Drain, Act::Close], &mut |_| true);
+            world.stop(trial::draw_stop(&mut random), &mut random)
+        });
+        tally.add(&world.tally);
+        let lost = random
+            .one_in(4)
+            .then(|| random.below(shape.members as u64) as usize);
+        let before = start::describe(&wreck.disks);
+        let goes_on = || {
+            let mut world = trial::start(wreck, lost, &mut random, &mut tally)?;
+            trial::look(&mut world, &mut |_| true);
+            if life + 1 == lives || random.one_in(3) {
+                trial::mend(&mut world, &mut |_| true);
+            }
+            Some(world)
+        };
+        let next = std::panic::catch_unwind(AssertUnwindSafe(goes_on)).unwrap_or_else(|panic| {
+            eprintln!("seed {seed}, life {life}, slot {lost:?} lost, of {shape:?}:\n{before}");
+            std::panic::resume_unwind(panic)
+        });
+        let Some(next) = next else {
+            break;
+        };
+        world = next;
+    }
+    tally.add(&world.tally);
     tally
 }
 
 /// Runs these seeds, or those that are asked for: `STRIPEWISE_CRASH_SEED=n` is one alone,
 /// `STRIPEWISE_CRASH_SEEDS=n` all below.
-fn run(seeds: Range<u64>, consistency: Choice, history: History) {
+fn run(seeds: Range<u64>, trial: impl Fn(u64) -> Tally) -> Tally {
     let number = |name| {
         let value = std::env::var(name).ok()?;
         Some(value.parse::<u64>().expect("a number"))
     };
-    let seeds = match (
+    let (one, end) = (
         number("STRIPEWISE_CRASH_SEED"),
         number("STRIPEWISE_CRASH_SEEDS"),
-    ) {
+    );
+    let seeds = match (one, end) {
         (Some(seed), _) => seed..seed + 1,
         (None, Some(end)) => seeds.start..end,
         (None, None) => seeds,
     };
     let mut tally = Tally::default();
-    seeds.for_each(|seed| tally.add(&stop_at_every_step(seed, consistency, history)));
+    for seed in seeds {
+        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| trial(seed)));
+        tally.add(&ran.unwrap_or_else(|panic| {
+            eprintln!("seed {seed} failed; STRIPEWISE_CRASH_SEED={seed} runs it alone");
+            std::panic::resume_unwind(panic)
+        }));
+    }
     println!("{tally:#?}");
+    tally
 }
 
 fn resync(_: &mut Random, _: u32) -> Consistency {
@@ -85,40 +144,80 @@ fn bitmap(random: &mut Random, chunk: u32) -> Consistency {
 
 #[test]
 fn writes_resync() {
-    run(0..8, resync, history::writes);
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, resync, history::writes)
+    });
 }
 
 #[test]
 fn writes_bitmap() {
-    run(0..8, bitmap, history::writes);
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, bitmap, history::writes)
+    });
 }
 
 #[test]
 fn loss_resync() {
-    run(0..8, resync, history::loss);
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, resync, history::loss)
+    });
 }
 
 #[test]
 fn loss_bitmap() {
-    run(0..8, bitmap, history::loss);
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, bitmap, history::loss)
+    });
 }
 
 #[test]
 fn absence_resync() {
-    run(0..8, resync, history::absence);
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, resync, history::absence)
+    });
 }
 
 #[test]
 fn absence_bitmap() {
-    run(0..8, bitmap, history::absence);
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, bitmap, history::absence)
+    });
 }
 
 #[test]
 fn replacement_resync() {
-    run(0..8, resync, history::replacement);
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, resync, history::replacement)
+    });
 }
 
 #[test]
 fn replacement_bitmap() {
-    run(0..8, bitmap, history::replacement);
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, bitmap, history::replacement)
+    });
+}
+
+#[test]
+fn swap_resync() {
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, resync, history::swap)
+    });
+}
+
+#[test]
+fn swap_bitmap() {
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, bitmap, history::swap)
+    });
+}
+
+#[test]
+fn lives_resync() {
+    run(0..10 * SEEDS, |seed| live_again_and_again(seed, resync));
+}
+
+#[test]
+fn lives_bitmap() {
+    run(0..10 * SEEDS, |seed| live_again_and_again(seed, bitmap));
 }

@@ -44,10 +44,16 @@ pub struct Shape {
     pub pace: ProcessOptions,
 }
 
-/// The sector where the data of a disk begins.
-const DATA: u64 = 64;
-/// Where the bitmap begins, in sectors behind the superblock.
-const BITMAP: i32 = 8;
+/// Where everything begins on a disk, in bytes: the superblock, the bitmap, the bad-block log, the
+/// data.
+const SUPERBLOCK: u64 = 4096;
+pub const BITMAP: u64 = 8192;
+pub const LOG: u64 = 12288;
+pub const DATA: u64 = 32768;
+/// The same in sectors, as the metadata has them.
+const DATA_SECTOR: u64 = DATA / SECTOR as u64;
+const BITMAP_OFFSET: i32 = ((BITMAP - SUPERBLOCK) / SECTOR as u64) as i32;
+const LOG_OFFSET: i32 = ((LOG - SUPERBLOCK) / SECTOR as u64) as i32;
 /// The identity of the array.
 pub const SET: Uuid = Uuid::from_u128(0x57e1_9e00);
 
@@ -97,21 +103,21 @@ impl Shape {
 
     /// A disk of the size that the array wants, full of what somebody else has left there.
     pub fn blank(&self, number: usize) -> Disk {
-        let bytes = DATA * SECTOR as u64 + self.geometry().member_bytes();
+        let bytes = DATA + self.geometry().member_bytes();
         let cached = self.cached >> (number % 64) & 1 == 1;
         Disk::new(bytes as usize, self.block, cached, 0xa5)
     }
 
     /// The bytes of the first page of a disk's data.
     pub fn first_page(&self) -> Range<usize> {
-        let start = DATA as usize * SECTOR;
+        let start = DATA as usize;
         start..start + 4096
     }
 
     /// A disk as a device of an array.
     pub fn device(&self, number: usize) -> NewDevice {
         NewDevice {
-            sectors: DATA + self.geometry().member_bytes() / SECTOR as u64,
+            sectors: DATA_SECTOR + self.geometry().member_bytes() / SECTOR as u64,
             uuid: Uuid::from_u128(0x0d15_c000 + number as u128),
         }
     }
@@ -124,12 +130,18 @@ impl Shape {
         let created = create(&NewArray {
             chunk: self.chunk / SECTOR as u32,
             layout: self.layout as u32,
-            data_offset: Some(DATA),
+            data_offset: Some(DATA_SECTOR),
             bad_block_log: self.logs,
             assume_clean: true,
             ..NewArray::new(SET, name, Time::from_seconds(1), slots.collect())
         });
         let mut created = created.expect("the shape is in range");
+        for superblock in created.superblocks.iter_mut().flatten() {
+            superblock.bad_block_log.offset = match self.logs {
+                true => LOG_OFFSET,
+                false => 0,
+            };
+        }
         self.add_bitmap(&mut created);
         let mut disks: Vec<_> = (0..self.members).map(|n| self.blank(n)).collect();
         for (number, disk) in disks.iter_mut().enumerate() {
@@ -144,10 +156,10 @@ impl Shape {
                 let data: Vec<u8> = sectors.flat_map(|s| host::bytes(s, INITIAL)).collect();
                 parity.iter_mut().zip(&data).for_each(|(p, d)| *p ^= d);
                 let slot = geometry.member(row, role);
-                disks[slot].put((DATA * SECTOR as u64 + row * chunk) as usize, &data);
+                disks[slot].put((DATA + row * chunk) as usize, &data);
             }
             let slot = geometry.parity_member(row);
-            disks[slot].put((DATA * SECTOR as u64 + row * chunk) as usize, &parity);
+            disks[slot].put((DATA + row * chunk) as usize, &parity);
         }
         disks
     }
@@ -158,10 +170,9 @@ impl Shape {
             return;
         };
         for superblock in created.superblocks.iter_mut().flatten() {
-            superblock.policy = Policy::Bitmap { offset: BITMAP };
-            if self.logs {
-                superblock.bad_block_log.offset = BITMAP + 8;
-            }
+            superblock.policy = Policy::Bitmap {
+                offset: BITMAP_OFFSET,
+            };
             let bits = Bitmap::new(superblock.size, bytes).expect("in range");
             created.bitmap = Some((BitmapHeader::new(superblock, bytes, 8), bits));
         }

@@ -1,6 +1,8 @@
 //! What starts from the disks that are there after a crash.
 
-use stripewise::md::{AssemblyError, BitmapHeader, Found, Member, Superblock, assemble, recover};
+use stripewise::md::{
+    AssemblyError, BitmapHeader, Found, Member, RecoveryError, Superblock, assemble, recover,
+};
 use stripewise::raid::Assembled;
 
 use crate::disk::{self, Disk, Reader};
@@ -12,6 +14,15 @@ pub struct Start {
     pub assembled: Assembled,
     /// The disk of each slot.
     pub disks: Vec<Option<usize>>,
+}
+
+/// Why an array is not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
 }
 
 /// All that a disk says of the array, if it is a member.
@@ -31,7 +42,7 @@ pub fn bitmap(member: &Member) -> Option<(&BitmapHeader, Vec<u64>)> {
 }
 
 /// Decides what may be started from these disks, without those that are gone, and makes it ready.
-pub fn start(disks: &mut [Disk], force: bool) -> Result<Start, AssemblyError> {
+pub fn start(disks: &mut [Disk], force: bool) -> Result<Start, StartError> {
     let there = disks.iter().enumerate().filter(|(_, disk)| !disk.gone);
     let mut found: Vec<Found> = there
         .filter_map(|(at, disk)| {
@@ -46,12 +57,13 @@ pub fn start(disks: &mut [Disk], force: bool) -> Result<Start, AssemblyError> {
     let slots = slots.map(|seat| Some(disk::number(&found[seat.as_ref()?.found].name)));
     let slots: Vec<_> = slots.collect();
     let mut members: Vec<_> = slots.iter().map(|at| Some(disks[(*at)?].clone())).collect();
-    recover(&mut assembly, &mut found, &mut members).expect("disks can be written");
+    let recovered = recover(&mut assembly, &mut found, &mut members);
     for (at, member) in slots.iter().zip(members) {
         if let (Some(at), Some(member)) = (at, member) {
             disks[*at] = member;
         }
     }
+    recovered?;
     Ok(Start {
         disks: slots,
         assembled: Assembled::of(&assembly, &found).expect("blocks are aligned"),

@@ -1,12 +1,20 @@
 //! Whether the interesting things have happened.
 
+use crate::machine::Target;
 use crate::start::Start;
+use crate::world::World;
 
 /// Counts of what happened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Steps at which histories were stopped.
     pub stops: u64,
+    /// What was in flight then.
+    pub superblocks: u64,
+    pub bitmaps: u64,
+    pub logs: u64,
+    pub data: u64,
+    pub flushes: u64,
     /// Starts, and of these: with parity that may not match, in parts that a bitmap says, and with
     /// a member being rebuilt.
     pub starts: u64,
@@ -23,6 +31,22 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// A machine is stopped now.
+    pub fn stopped(&mut self, world: &World) {
+        self.stops += 1;
+        for asked in &world.machine.asked {
+            let count = match asked.target() {
+                Target::Superblock => &mut self.superblocks,
+                Target::Bitmap => &mut self.bitmaps,
+                Target::Log => &mut self.logs,
+                Target::Data => &mut self.data,
+                Target::Flush => &mut self.flushes,
+                Target::Nothing => continue,
+            };
+            *count += 1;
+        }
+    }
+
     pub fn started(&mut self, start: &Start) {
         self.starts += 1;
         if let Some(unsynced) = &start.assembled.view.unsynced {
@@ -41,6 +65,11 @@ impl Tally {
 
     pub fn add(&mut self, other: &Tally) {
         self.stops += other.stops;
+        self.superblocks += other.superblocks;
+        self.bitmaps += other.bitmaps;
+        self.logs += other.logs;
+        self.data += other.data;
+        self.flushes += other.flushes;
         self.starts += other.starts;
         self.resyncs += other.resyncs;
         self.guided += other.guided;

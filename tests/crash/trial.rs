@@ -1,103 +1,161 @@
-//! What must hold after a crash: the array starts or is refused for a reason, holds what it must,
+//! What must hold after a stop: the array starts or is refused for a reason, holds what it must,
 //! and comes to have parity that matches everywhere.
 
 use std::panic::AssertUnwindSafe;
 
 use stripewise::md::AssemblyError;
 
-use crate::disk::Luck;
+use crate::disk::{Luck, SECTOR};
 use crate::history::Act;
 use crate::random::Random;
-use crate::start;
+use crate::start::{self, StartError};
 use crate::tally::Tally;
-use crate::world::{Watch, World, Wreck};
+use crate::world::{Stop, Watch, World, Wreck};
 
 /// Blocks of a read.
 const BLOCKS: u64 = 32;
 
-/// Reads everything, part by part.
-fn look(world: &mut World, watch: Watch) {
-    let shape = &world.shape;
-    let blocks = shape.sectors() * 512 / u64::from(shape.block);
-    for lba in (0..blocks).step_by(BLOCKS as usize) {
-        let blocks = BLOCKS.min(blocks - lba) as u32;
-        world.run(&[Act::Look { lba, blocks }], watch);
+/// Draws how a machine stops.
+pub fn draw_stop(random: &mut Random) -> Stop {
+    match random.below(6) {
+        0 => Stop::Kill,
+        1 => Stop::Power(&[Luck::Nothing, Luck::Torn]),
+        2 => Stop::Power(&[Luck::Everything, Luck::Torn]),
+        3 => Stop::Power(&[Luck::Nothing]),
+        _ => Stop::Power(&Luck::ALL),
     }
 }
 
-/// Starts what a crash has left, without the disk of a slot that is lost, too; and looks at
-/// everything. On the way there it may crash again, so many times.
+/// Starts what a stop has left, without the disk of a slot that is lost, too, and looks at
+/// everything, to the end of all that has to be done. On the way there it may stop again, so many
+/// times.
 pub fn survive(
-    mut wreck: Wreck,
+    wreck: Wreck,
     lost: Option<usize>,
     again: u32,
     random: &mut Random,
     tally: &mut Tally,
 ) {
-    if let Some(slot) = lost {
-        let Some(disk) = wreck.slots[slot] else {
-            return;
-        };
-        wreck.disks[disk].gone = true;
-    }
-    let (shape, quiet) = (wreck.shape, wreck.quiet);
-    let started = World::restart(wreck.clone(), false, Random(random.next()));
-    let mut world = match started {
-        Ok(world) => world,
-        Err(AssemblyError::Missing { .. }) => {
-            let both = lost.is_some() && wreck.was_degraded;
-            assert!(both, "enough members are there");
-            return;
-        }
-        Err(AssemblyError::DirtyDegraded { .. }) => {
-            assert!(!quiet, "it was clean");
-            assert!(lost.is_some() || wreck.was_degraded, "no member is missing");
-            tally.refusals += 1;
-            let forced = World::restart(wreck, true, Random(random.next()));
-            forced.unwrap_or_else(|why| panic!("refused by force: {why}"))
-        }
-        Err(other) => panic!("{other}"),
+    let Some(mut world) = start(wreck, lost, random, tally) else {
+        return;
     };
     let mut second = None;
-    let mut steps = if again > 0 {
-        random.below(200)
-    } else {
-        u64::MAX
+    let mut steps = match again {
+        0 => u64::MAX,
+        _ => random.below(200),
     };
     let mut watch = |world: &World| {
         if steps == 0 {
-            second = Some(world.crash(&Luck::ALL, random));
+            second = Some(world.stop(draw_stop(random), random));
         }
         steps = steps.wrapping_sub(1);
+        true
     };
     look(&mut world, &mut watch);
-    world.run(&[Act::Quiet], &mut watch);
-    if world.is_doubtful() {
-        world.run(&[Act::Accept, Act::Rest], &mut watch);
-    }
-    let per_block = u64::from(shape.block) / 512;
-    for first in std::mem::take(&mut world.refused) {
-        if first.is_multiple_of(per_block) {
-            let write = Act::Write {
-                lba: first / per_block,
-                blocks: 1,
-                fua: true,
-            };
-            world.run(&[write, Act::Drain], &mut watch);
-        }
-    }
-    world.run(&[Act::Replace, Act::Healthy, Act::Quiet], &mut watch);
-    world.check_disks();
-    if world.machine.view().bad.is_some() {
-        look(&mut world, &mut watch);
-    }
+    mend(&mut world, &mut watch);
     tally.add(&world.tally);
     if let Some(wreck) = second {
         let what = start::describe(&wreck.disks);
         let survives = || survive(wreck, None, again - 1, random, tally);
         std::panic::catch_unwind(AssertUnwindSafe(survives)).unwrap_or_else(|panic| {
-            eprintln!("after another crash:\n{what}");
+            eprintln!("after another stop:\n{what}");
             std::panic::resume_unwind(panic)
         });
     }
+}
+
+/// Starts what a stop has left: by force where it is refused for a reason. `None` if too much is
+/// lost.
+pub fn start(
+    mut wreck: Wreck,
+    lost: Option<usize>,
+    random: &mut Random,
+    tally: &mut Tally,
+) -> Option<World> {
+    if let Some(disk) = lost.and_then(|slot| wreck.slots[slot]) {
+        wreck.disks[disk].gone = true;
+    }
+    if random.one_in(8) {
+        stop_at_start(&mut wreck, random);
+    }
+    let missing = lost.is_some() || wreck.was_degraded;
+    match World::restart(wreck.clone(), false, Random(random.next())) {
+        Ok(world) => Some(world),
+        Err(StartError::Assembly(AssemblyError::Missing { .. })) => {
+            let both = lost.is_some() && wreck.was_degraded;
+            assert!(both, "enough members are there");
+            None
+        }
+        Err(StartError::Assembly(AssemblyError::DirtyDegraded { .. })) => {
+            assert!(!wreck.quiet, "it was clean");
+            assert!(missing, "no member is missing");
+            tally.refusals += 1;
+            let forced = World::restart(wreck, true, Random(random.next()));
+            Some(forced.unwrap_or_else(|why| panic!("refused by force: {why}")))
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// It begins to start, and stops at some write.
+fn stop_at_start(wreck: &mut Wreck, random: &mut Random) {
+    let disk = random.below(wreck.disks.len() as u64) as usize;
+    wreck.disks[disk].writes_left = random.below(4) as u32;
+    // Whether that was enough does not matter.
+    let _ = start::start(&mut wreck.disks, random.one_in(2));
+    let luck = random.pick(&Luck::ALL);
+    for disk in &mut wreck.disks {
+        let gone = disk.gone;
+        *disk = disk.crash(std::iter::empty(), luck, random);
+        disk.gone = gone;
+        disk.writes_left = u32::MAX;
+    }
+    wreck.host.stop(true);
+}
+
+/// Reads everything, part by part.
+pub fn look(world: &mut World, watch: Watch) -> bool {
+    let shape = world.shape;
+    let blocks = shape.sectors() * SECTOR as u64 / u64::from(shape.block);
+    (0..blocks).step_by(BLOCKS as usize).all(|lba| {
+        let blocks = BLOCKS.min(blocks - lba) as u32;
+        world.run(&[Act::Look { lba, blocks }], watch)
+    })
+}
+
+/// Does what an operator would, and waits until nothing is left to be done. Then all disks must
+/// hold what they should.
+pub fn mend(world: &mut World, watch: Watch) -> bool {
+    let mended = world.run(&[Act::Drain, Act::Quiet], watch) && accept(world, watch);
+    if !mended {
+        return false;
+    }
+    while world.machine.view().lost().is_some() {
+        if !world.run(&[Act::Replace, Act::Rest], watch) {
+            return false;
+        }
+    }
+    if !world.run(&[Act::Healthy, Act::Quiet], watch) {
+        return false;
+    }
+    world.check_disks();
+    world.machine.view().bad.is_none() || look(world, watch)
+}
+
+/// Takes parity for right where it is in doubt, and writes again what could not be read.
+fn accept(world: &mut World, watch: Watch) -> bool {
+    if world.is_doubtful() && !world.run(&[Act::Accept, Act::Rest], watch) {
+        return false;
+    }
+    let per_block = u64::from(world.shape.block) / SECTOR as u64;
+    let refused = std::mem::take(&mut world.refused);
+    let mut firsts = refused.iter().filter(|s| s.is_multiple_of(per_block));
+    firsts.all(|first| {
+        let write = Act::Write {
+            lba: first / per_block,
+            blocks: 1,
+            fua: true,
+        };
+        world.run(&[write, Act::Drain], watch)
+    })
 }

@@ -2,13 +2,14 @@
 //! crash.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::mpsc;
 
-use stripewise::bdev::{Completion, Data, Op, Request, Status};
+use stripewise::bdev::{Bdev, Completion, Data, Op, Request, Status};
 use stripewise::md::superblock::IN_SYNC;
-use stripewise::md::{AssemblyError, BadBlocks, Member, Role, Superblock, free_number, join};
+use stripewise::md::{BadBlocks, Member, Role, free_number, join};
 use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
-use stripewise::raid::{Control, NewMember, VolumeError};
+use stripewise::raid::{Control, NewMember, VolumeError, Work};
 
 use crate::disk::{self, Disk, Luck, SECTOR};
 use crate::history::{Act, Failure};
@@ -16,11 +17,21 @@ use crate::host::{self, Host};
 use crate::machine::{Machine, Step};
 use crate::random::Random;
 use crate::shape::{Consistency, Shape};
-use crate::start;
+use crate::start::{self, StartError};
 use crate::tally::Tally;
 
 /// Called before each step that leaves the disks, or what the host knows, another than they were.
-pub type Watch<'a> = &'a mut dyn FnMut(&World);
+/// Says whether to go on.
+pub type Watch<'a> = &'a mut dyn FnMut(&World) -> bool;
+
+/// How a machine stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It and its disks lose their power; each disk with a luck of these.
+    Power(&'static [Luck]),
+    /// Its process is killed; the disks go on.
+    Kill,
+}
 
 /// What a crash has left.
 #[derive(Clone)]
@@ -96,7 +107,7 @@ impl World {
     }
 
     /// Starts the array that a crash has left.
-    pub fn restart(wreck: Wreck, force: bool, random: Random) -> Result<Self, AssemblyError> {
+    pub fn restart(wreck: Wreck, force: bool, random: Random) -> Result<Self, StartError> {
         let Wreck {
             shape,
             mut disks,
@@ -109,7 +120,7 @@ impl World {
         tally.started(&start);
         let marked = marked(&shape, &disks);
         let was_degraded = start.assembled.view.degraded.is_some();
-        let next = 2 + 1_000_000 * host.crashes();
+        let next = 2 + 1_000_000 * host.stops();
         Ok(Self {
             random,
             shape,
@@ -131,11 +142,14 @@ impl World {
     }
 
     /// What is left if the machine stops now.
-    pub fn crash(&self, luck: &[Luck], random: &mut Random) -> Wreck {
+    pub fn stop(&self, stop: Stop, random: &mut Random) -> Wreck {
         let disks = self.disks.iter().enumerate().map(|(at, disk)| {
             let asked = self.machine.asked.iter().filter(|a| a.disk == at);
-            let luck = random.pick(luck);
-            let mut disk = disk.crash(asked.map(|a| &a.request), luck, random);
+            let asked = asked.map(|a| &a.request);
+            let mut disk = match stop {
+                Stop::Power(luck) => disk.crash(asked, random.pick(luck), random),
+                Stop::Kill => disk.abandon(asked, random),
+            };
             if !self.shape.logs {
                 // Without a log it would cost the member once more.
                 disk.broken = 0..0;
@@ -144,7 +158,7 @@ impl World {
         });
         let disks = disks.collect();
         let mut host = self.host.clone();
-        host.crash();
+        host.stop(stop != Stop::Kill);
         Wreck {
             shape: self.shape,
             disks,
@@ -155,39 +169,50 @@ impl World {
         }
     }
 
-    /// Does these things, one after another.
-    pub fn run(&mut self, acts: &[Act], watch: Watch) {
+    /// Does these things, one after another. Says whether it has come to the end.
+    pub fn run(&mut self, acts: &[Act], watch: Watch) -> bool {
         for &act in acts {
             self.begin(act);
             for steps in 0.. {
+                self.hear();
                 let waits = self.machine.is_still(&self.disks);
+                if !self.machine.ended.is_empty() {
+                    continue;
+                }
                 if self.is_over(act, waits != Some(false)) {
                     break;
                 }
                 let ends = waits.is_some() && steps < 100_000;
-
                 assert!(
                     ends,
-                    "{act:?} never ends: {}, {:?}",
+                    "{act:?} never ends: {}{:?}",
                     self.describe(),
                     self.sent
                 );
-                if waits == Some(false) {
-                    self.step(watch);
+                if waits == Some(false) && !self.step(watch) {
+                    return false;
                 }
             }
         }
+        true
     }
 
-    fn step(&mut self, watch: Watch) {
+    fn step(&mut self, watch: Watch) -> bool {
         let step = self.machine.draw(&mut self.random);
         if let Step::Serve(at) = step
             && (self.machine.asked[at].matters() || self.told)
         {
-            watch(self);
+            if !watch(self) {
+                return false;
+            }
             self.told = false;
         }
         self.machine.take(step, &mut self.disks);
+        true
+    }
+
+    /// The host hears of its requests that have ended.
+    fn hear(&mut self) {
         for completion in std::mem::take(&mut self.machine.ended) {
             self.ended(completion);
         }
@@ -205,9 +230,10 @@ impl World {
             }
             Act::Flush => self.send(Op::Flush, 0, 0, Data::None, false),
             Act::Fail(slot, failure) => self.fail(slot, failure),
-            Act::Return if self.machine.view().lost().is_some() => self.bring_back(),
-            Act::Replace if self.machine.view().lost().is_some() => self.replace(),
-            Act::Return | Act::Replace => {}
+            Act::Return => self.bring_back(),
+            Act::Replace => self.replace(),
+            Act::Swap(slot) => self.swap(slot),
+            Act::Check => self.control(|answer| Control::Start(Work::Check, answer)),
             Act::Close => self.control(Control::Close),
             Act::Accept => self.accept(),
             Act::Read { lba, blocks } => self.read(lba, blocks, false),
@@ -229,14 +255,9 @@ impl World {
                 self.quiet |= over && !self.is_doubtful();
                 over
             }
-            Act::Close | Act::Accept | Act::Return | Act::Replace => {
-                self.answers.retain(|answer| match answer.try_recv() {
-                    Ok(answer) => {
-                        answer.unwrap_or_else(|why| panic!("{act:?}: {why}"));
-                        false
-                    }
-                    Err(_) => true,
-                });
+            Act::Close | Act::Accept | Act::Return | Act::Replace | Act::Swap(_) | Act::Check => {
+                // Some commands come at a bad time, and are refused.
+                self.answers.retain(|answer| answer.try_recv().is_err());
                 let over = self.answers.is_empty();
                 self.quiet |= over && act == Act::Close && !self.is_doubtful();
                 over
@@ -251,7 +272,8 @@ impl World {
         let degraded = view.degraded.as_ref();
         let rebuilt = degraded.is_none_or(|d| !d.attached || self.is_doubtful());
         let synced = view.unsynced.is_none() || degraded.is_some();
-        view.window.is_none() && rebuilt && synced && self.sent.is_empty()
+        let whole = view.replacement.is_none() && rebuilt && synced;
+        view.window.is_none() && whole && self.sent.is_empty()
     }
 
     /// Whether there are blocks that only parity could tell that may not match.
@@ -316,16 +338,18 @@ impl World {
         self.next += 1;
         let per_block = u64::from(self.shape.block) / SECTOR as u64;
         let first = lba * per_block;
+        let sectors = first..first + u64::from(blocks) * per_block;
         if op.modifies() {
             self.quiet = false;
             let value = match op {
                 Op::WriteZeroes { .. } => 0,
                 _ => token,
             };
-            let end = first + u64::from(blocks) * per_block;
-            self.host.write_sent(token, first..end, value);
+            self.host.write_sent(token, sectors, value);
+        } else if op == Op::Flush {
+            self.host.flush_sent(token);
         } else {
-            self.host.sent(token);
+            self.host.read_sent(token, sectors);
         }
         self.sent.insert(token, Sent { op, first, look });
         let node = self.random.below(self.machine.nodes() as u64) as usize;
@@ -365,8 +389,9 @@ impl World {
         match (op, data) {
             (Op::Flush, _) => self.host.flush_ended(token, done),
             (Op::Read, Data::Read(segments)) => {
-                let bytes: Vec<u8> = segments.iter().flat_map(|s| s.to_vec()).collect();
-                self.host.read_ended(token, first, done.then_some(&bytes));
+                let mut bytes = Vec::new();
+                segments.iter().for_each(|s| bytes.extend_from_slice(s));
+                self.host.read_ended(token, done.then_some(&bytes));
                 if look && done {
                     self.host.check(first, &bytes);
                 } else if look {
@@ -417,9 +442,19 @@ impl World {
         self.machine.control(control(sender), &self.disks);
     }
 
-    /// The member of a slot fails, or is taken out.
+    /// The member of a slot fails, or is taken out; unless another one is missing.
     fn fail(&mut self, slot: usize, failure: Failure) {
-        let disk = self.machine.slots()[slot].expect("a member");
+        let whole = self.machine.view().degraded.is_none();
+        let Some(disk) = self.machine.slots()[slot].filter(|_| whole) else {
+            return;
+        };
+        if self
+            .disks
+            .iter()
+            .any(|disk| disk.gone || !disk.broken.is_empty())
+        {
+            return;
+        }
         self.away = Some(disk);
         self.was_degraded = true;
         self.quiet = false;
@@ -447,33 +482,74 @@ impl World {
         self.control(Control::AcceptParity);
     }
 
-    /// The disk that was away comes back.
+    /// The disk that was away comes back, if a slot is free.
     fn bring_back(&mut self) {
-        let at = self.away.take().expect("one was away");
+        let lost = self.machine.view().lost();
+        let Some(at) = self.away.filter(|_| lost.is_some()) else {
+            return;
+        };
         // Whoever pulled it out may have pulled its power, too.
         let luck = self.random.pick(&Luck::ALL);
         let mut disk = self.disks[at].crash(std::iter::empty(), luck, &mut self.random);
         disk.broken = 0..0;
         self.disks[at] = disk;
-        let Some(superblock) = start::superblock(&self.disks[at]) else {
+        let own = start::superblock(&self.disks[at]);
+        let Some(own) = own.filter(|own| own.recovering().is_none()) else {
             return self.replace();
         };
         let other = self.other();
         let header = start::bitmap(&other).map(|(header, _)| header);
-        let returns = header.is_some_and(|h| superblock.events >= h.events_cleared);
+        let returns = header.is_some_and(|h| own.events >= h.events_cleared);
         self.tally.returned += u64::from(returns);
-        self.add(at, superblock, returns);
+        let new = NewMember {
+            bad_blocks: BadBlocks::for_log(&own.bad_block_log),
+            superblock: own,
+            returns,
+        };
+        let bdev = self.disks[at].device(at);
+        self.control(|answer| Control::Add {
+            bdev,
+            metadata: Some(Box::new(new)),
+            answer,
+        });
     }
 
     /// What a member says that is there.
     fn other(&self) -> Member {
         let slots = self.machine.slots();
-        let at = slots.iter().flatten().next().expect("members");
-        start::member(&self.disks[*at]).expect("a member")
+        let mut members = slots.iter().flatten();
+        let member = members.find_map(|at| start::member(&self.disks[*at]));
+        member.expect("an array has members")
     }
 
-    /// Another disk takes the place of the one that is missing.
+    /// Another disk takes the place of the one that is missing, if one is.
     fn replace(&mut self) {
+        if self.machine.view().lost().is_some() {
+            let (bdev, new) = self.newcomer();
+            self.control(|answer| Control::Add {
+                bdev,
+                metadata: Some(new),
+                answer,
+            });
+        }
+    }
+
+    /// Another disk is to take the place of a member that works.
+    fn swap(&mut self, slot: usize) {
+        if let Some(disk) = self.machine.slots()[slot] {
+            let (bdev, new) = self.newcomer();
+            self.control(|answer| Control::Replace {
+                member: disk::name(disk),
+                bdev,
+                metadata: Some(new),
+                answer,
+            });
+        }
+    }
+
+    /// A disk that was never a member.
+    fn newcomer(&mut self) -> (Arc<dyn Bdev>, Box<NewMember>) {
+        self.quiet = false;
         let at = self.disks.len();
         self.disks.push(self.shape.blank(at));
         let other = self.other();
@@ -481,22 +557,13 @@ impl World {
         let number = free_number(self.shape.members as u32, taken).expect("there are many");
         let header = start::bitmap(&other).map(|(header, _)| header);
         let superblock = join(&other.superblock, header, self.shape.device(at), number);
-        self.add(at, superblock.expect("it is large enough"), false);
-    }
-
-    fn add(&mut self, at: usize, superblock: Superblock, returns: bool) {
-        let bdev = self.disks[at].device(at);
-        let bad_blocks = BadBlocks::for_log(&superblock.bad_block_log);
-        self.quiet = false;
-        self.control(|answer| Control::Add {
-            bdev,
-            metadata: Some(Box::new(NewMember {
-                superblock,
-                bad_blocks,
-                returns,
-            })),
-            answer,
-        });
+        let superblock = superblock.expect("it is large enough");
+        let new = NewMember {
+            bad_blocks: BadBlocks::for_log(&superblock.bad_block_log),
+            superblock,
+            returns: false,
+        };
+        (self.disks[at].device(at), Box::new(new))
     }
 
     /// On an array that lacks nothing, looks at the disks themselves: everywhere the data that the
