@@ -115,7 +115,7 @@ ours_start() {
     {"method": "nvmf_create_transport", "params": {"trtype": "TCP"}},
     {"method": "nvmf_create_subsystem", "params": {"nqn": "$nqn", "allow_any_host": true}}]}]}
 JSON
-    "$here/netns" exec "$netns" "$binary" serve -c "$work/config.json" -r "$ours_socket" \
+    "$here/netns" exec "$netns" "$binary" serve -s 256 -c "$work/config.json" -r "$ours_socket" \
         >>"$work/target.log" 2>&1 &
     ours_pid=$!
     wait_for 30 rpc spdk_get_version

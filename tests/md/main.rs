@@ -2,6 +2,7 @@
 //! what they said of them.
 
 mod assembly;
+mod bitmap;
 mod content;
 mod examine;
 mod flips;
