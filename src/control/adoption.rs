@@ -10,7 +10,7 @@ use super::arrays::{Arrays, Place};
 use super::assembly::Enough;
 use super::creation::NewMetadata;
 use super::devices::Devices;
-use super::kept::{Kept, policy_name};
+use super::kept::policy_name;
 use super::newcomer;
 use crate::md::NewPolicy;
 use crate::raid::Volume;
@@ -36,12 +36,13 @@ impl Arrays {
         let name = &options.name;
         let array = self.arrays.get_mut(name);
         let array = array.ok_or_else(|| ControlError::NoVolume(name.clone()))?;
-        if let Some(what) = difference(array, options, new, devices) {
+        if let Some(what) = difference(array, options, new) {
             return Err(ControlError::Differs {
                 name: name.clone(),
                 what,
             });
         }
+        warn_of_strangers(array, options, devices);
         if let Some(kept) = &mut array.kept {
             kept.asked_for = true;
         }
@@ -83,12 +84,7 @@ impl Arrays {
 }
 
 /// In what an array is not what it was to be.
-fn difference(
-    array: &Array,
-    options: &ArrayOptions,
-    new: &NewMetadata,
-    devices: &Devices,
-) -> Option<String> {
+fn difference(array: &Array, options: &ArrayOptions, new: &NewMetadata) -> Option<String> {
     let is = &array.options;
     if options.strip_kb != is.strip_kb {
         return Some(format!("chunks of {} KiB", is.strip_kb));
@@ -110,18 +106,26 @@ fn difference(
     {
         return Some(format!("the consistency policy {policy}"));
     }
+    // Named may be more: a disk that was put in the place of a dead one is no member yet.
+    let is_spare = |device: &String| kept.spares.iter().any(|s| s.device == *device);
     let own = array.devices();
-    let is_other = |device: &&String| {
-        let there = devices.registry.get(device).is_ok();
-        there && !own.contains(device) && !is_rejected(kept, device)
-    };
-    let named = options.members.iter().filter(|m| *m != MISSING);
-    let other = named.chain(&new.spares).find(is_other)?;
-    Some(format!("other devices: {} and not {other}", own.join(", ")))
+    let unnamed = |device: &&String| !is_spare(device) && !options.members.contains(device);
+    let other = own.iter().find(unnamed)?;
+    Some(format!("another member, {other}"))
 }
 
-fn is_rejected(kept: &Kept, device: &str) -> bool {
-    kept.rejected.iter().any(|(rejected, _)| rejected == device)
+/// Says which devices were named that are none of its.
+fn warn_of_strangers(array: &Array, options: &ArrayOptions, devices: &Devices) {
+    let own = array.devices();
+    for device in options.members.iter().filter(|m| *m != MISSING) {
+        if !own.contains(device) && devices.registry.get(device).is_ok() {
+            tracing::warn!(
+                "RAID volume {}: {device} is named as a member and holds nothing of it; \
+                 bdev_raid_add_base_bdev adds it",
+                options.name
+            );
+        }
+    }
 }
 
 /// mdadm's word for a consistency policy.

@@ -188,9 +188,10 @@ fn a_disk_that_is_gone_at_the_start_is_done_without_and_comes_back() {
     check_parity(&target, "a member has come back");
     target.call("bdev_raid_remove_base_bdev", json!({"name": "m0"}));
     verify(&site, "state", "what has come back stands in for another");
-    target.kill();
+    target.signal(Signal::TERM);
+    target.wait();
 
-    // It was away again while the others went on: at the next start that is known.
+    // One was away while the others went on, and comes back with the next start.
     let target = site.serve(&config, "0x1");
     wait_until_whole(&target);
     verify(&site, "state", "all are there");

@@ -230,7 +230,10 @@ fn a_call_that_made_the_array_is_true_once_after_a_restart() {
         (json!({"strip_size_kb": 32}), "chunks of 64 KiB"),
         (json!({"layout": "left-asymmetric"}), "left-symmetric"),
         (json!({"base_bdevs": ["a", "b", "c"]}), "4 members"),
-        (json!({"base_bdevs": ["a", "b", "c", "s"]}), "not s"),
+        (
+            json!({"base_bdevs": ["a", "b", "c", "s"]}),
+            "another member, d",
+        ),
         (json!({"consistency_policy": "resync"}), "bitmap"),
         (json!({"uuid": uuid::Uuid::nil()}), "UUID"),
     ] {
