@@ -9,3 +9,4 @@ mod flips;
 mod golden;
 mod linux;
 mod ppl;
+mod words;
