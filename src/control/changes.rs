@@ -16,7 +16,7 @@ pub struct Change {
     pub(super) member: Option<String>,
     pub(super) what: What,
     /// What a device brings along that comes.
-    pub(super) new: Option<NewMember>,
+    pub(super) new: Option<Box<NewMember>>,
     /// The spare that it was.
     pub(super) spare: Option<Spare>,
     pub(super) ticket: Ticket,
@@ -99,7 +99,7 @@ impl Arrays {
         };
         let gone = |_| VolumeError::NoSuchMember(member.clone());
         let bdev = devices.registry.get(member).map_err(gone)?;
-        change.ticket = volume.add_member(bdev, change.new.clone())?;
+        change.ticket = volume.add_member(bdev, change.new.as_deref().cloned())?;
         Ok(())
     }
 

@@ -46,7 +46,7 @@ impl Arrays {
                     array: name.to_owned(),
                     member: Some(member.to_owned()),
                     what: What::Add,
-                    new,
+                    new: new.map(Box::new),
                     spare: None,
                     ticket,
                 })),

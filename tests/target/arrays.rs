@@ -155,7 +155,8 @@ fn members_that_are_of_no_use_are_named_and_the_rest_serves() {
     end(target);
 
     let whole = fs::read(site.file("m3")).expect("a member");
-    let spoil: [(&str, fn(&Site)); 3] = [
+    type Spoil = fn(&Site);
+    let spoil: [(&str, Spoil); 3] = [
         ("cut off", |site| {
             let file = File::options().write(true).open(site.file("m3"));
             file.and_then(|f| f.set_len(4 << 20)).expect("cut off");

@@ -245,7 +245,8 @@ fn files_that_are_not_what_they_were_are_told_and_not_used() {
     target.wait();
     let pristine = fs::read(site.file("m1")).expect("a file");
 
-    let spoil: [(&str, fn(&Site), &str); 3] = [
+    type Spoil = fn(&Site);
+    let spoil: [(&str, Spoil, &str); 3] = [
         (
             "zeros",
             |site| {

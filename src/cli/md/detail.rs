@@ -241,7 +241,7 @@ fn size(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB")];
     let large = units.iter().find(|(shift, _)| bytes >> shift > 0);
     let large = large.map_or(String::new(), |(shift, unit)| {
-        let hundredths = (bytes >> (shift - 10)) * 100 >> 10;
+        let hundredths = ((bytes >> (shift - 10)) * 100) >> 10;
         format!(" ({}.{:02} {unit})", hundredths / 100, hundredths % 100)
     });
     format!("{}{large}", bytes / 1024)

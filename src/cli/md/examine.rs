@@ -1,7 +1,7 @@
 //! `stripewise md examine`: what files and block devices hold, without any serving process.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -54,13 +54,13 @@ impl Examine {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Member, MdError> {
+fn read(path: &Path) -> Result<Member, MdError> {
     let mut disk = FileDisk::open(path, false).map_err(|source| MdError::Open {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })?;
     Member::read(&mut disk).map_err(|source| MdError::Member {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })
 }
