@@ -38,10 +38,10 @@ create() {
     settled
 }
 
-# assemble [OPTION...]: the array that is on the members.
+# assemble: the array that is on the members.
 assemble() {
     # shellcheck disable=SC2046 # a list
-    mdadm --assemble --run "$@" $MD $(for n in $MEMBERS; do disk "$n"; done)
+    mdadm --assemble --run $MD $(for n in $MEMBERS; do disk "$n"; done)
 }
 
 # refused WORDS: it is not started, and these words are in the reason.
@@ -57,7 +57,7 @@ serve() {
     subsystem=$nvmet/subsystems/$NQN
     mkdir "$subsystem" "$subsystem/namespaces/1" $nvmet/ports/1
     echo 1 >"$subsystem/attr_allow_any_host"
-    echo -n $MD >"$subsystem/namespaces/1/device_path"
+    printf %s $MD >"$subsystem/namespaces/1/device_path"
     echo "$NGUID" >"$subsystem/namespaces/1/device_nguid"
     echo 1 >"$subsystem/namespaces/1/enable"
     echo tcp >$nvmet/ports/1/addr_trtype
@@ -102,6 +102,9 @@ untouched() {
         # What was found wanting when it was assembled, in the words of md and its bitmap.
         ! dmesg | grep -E 'md|bitmap' | grep -Ei 'not clean|non-fresh|out of date|resync of|recovery of|mismatch|invalid|corrupt'
 }
+
+# recovered: the array that was killed needs no resync.
+recovered() { [ "$(cat $md/resync_start)" = none ]; }
 
 # agrees [MISSING]: parity is right everywhere.
 agrees() { finds 0 "$@"; }
