@@ -180,6 +180,7 @@ impl Metadata {
         if std::mem::take(&mut self.checkpoint) || (says && further) {
             commit.steps.push_back(Step::Flush);
         }
+        commit.fulfils = self.wished;
         let logs = std::mem::take(&mut self.logs);
         if logs != 0 {
             let wanted = (0..self.members.len()).filter(|slot| logs & (1 << slot) != 0);
@@ -295,7 +296,10 @@ impl Metadata {
                 commit.jobs.extend(behind.map(Job::Superblock));
             }
             Step::Superblocks => {
-                commit.fulfils = self.wished;
+                // A log that is to be written since the commit began is not among its steps.
+                if self.logs == 0 {
+                    commit.fulfils = self.wished;
+                }
                 commit.hands_over = self.proven.replaced.is_some();
                 // Somebody may have come while the steps before this one went on.
                 let written = self.held > 0 || !self.written.is_empty();
