@@ -281,6 +281,12 @@ impl PplArea {
         parity.max(HEADER_SECTORS) * SECTOR
     }
 
+    /// Whether a write with `parity` bytes of partial parity goes to the start of the area.
+    pub fn starts_over(&self, parity: u64) -> bool {
+        let end = self.next + HEADER_SECTORS + parity / SECTOR;
+        self.next == 0 || !self.is_ring() || end >= self.sectors - HEADER_SECTORS
+    }
+
     /// Where a write with `parity` bytes of partial parity goes, in sectors from the start of the area.
     ///
     /// # Panics
@@ -290,12 +296,11 @@ impl PplArea {
         if !self.is_ring() {
             return 0;
         }
-        let sectors = HEADER_SECTORS + parity / SECTOR;
-        if self.next + sectors >= self.sectors - HEADER_SECTORS {
+        if self.starts_over(parity) {
             self.next = 0;
         }
         let at = self.next;
-        self.next += sectors;
+        self.next += HEADER_SECTORS + parity / SECTOR;
         at
     }
 }

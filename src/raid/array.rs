@@ -14,6 +14,7 @@ use super::VolumeError;
 use super::geometry::Geometry;
 use super::message::{Message, NodeId};
 use super::metadata::{Metadata, MetadataConfig};
+use super::ppl::LogPlace;
 use super::process::{Process, ProcessOptions};
 use super::regions::Regions;
 use super::status::{MetadataStatus, SlotStatus, State, Status, StatusCell};
@@ -397,11 +398,12 @@ impl Array {
         if !self.slots[d.slot].open.is_empty() || self.settled != self.view.epoch {
             return Err(VolumeError::Changing);
         }
-        self.check_size(bdev, metadata)?;
+        self.check_device(bdev, metadata)?;
         Ok(d.slot)
     }
 
-    pub(super) fn check_size(
+    /// Whether a device has room for all that a member has.
+    pub(super) fn check_device(
         &self,
         bdev: &dyn Bdev,
         metadata: Option<&NewMember>,
@@ -415,6 +417,13 @@ impl Array {
                 bytes,
                 needed,
             });
+        }
+        if let Some(kept) = self.metadata.as_ref().filter(|m| m.has_logs()) {
+            let place = metadata.and_then(|m| LogPlace::of(&m.superblock));
+            let stripe_bytes = self.geometry.stripe_bytes();
+            if !place.is_some_and(|place| place.suits(stripe_bytes, kept.block_bytes())) {
+                return Err(VolumeError::NoLog(bdev.info().name.clone()));
+            }
         }
         Ok(())
     }
@@ -535,6 +544,7 @@ impl Array {
         let superblock = metadata.as_ref().map(|m| &m.superblock);
         let data_offset = superblock.map_or(0, |s| s.data_offset * 512);
         let bad_block_log = superblock.is_some_and(|s| s.bad_block_log.size > 0);
+        let log = superblock.and_then(LogPlace::of);
         self.adding = Some(Adding {
             slot,
             replaces,
@@ -551,6 +561,7 @@ impl Array {
                 bdev,
                 data_offset,
                 bad_block_log,
+                log,
             };
             self.outbox.push_back((node, message));
         }

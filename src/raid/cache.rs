@@ -87,6 +87,11 @@ impl StripeCache {
         }
     }
 
+    /// Number of stripes, free ones too.
+    pub(super) fn len(&self) -> usize {
+        self.stripes.len()
+    }
+
     /// Every stripe, free ones too.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stripe> {
         self.stripes.iter_mut()

@@ -55,6 +55,14 @@ pub struct Counters {
     pub delayed: u64,
     /// Rounds that had to wait until the members said that there is being written.
     pub intent_waits: u64,
+    /// Entries written to partial parity logs, those that were written before too.
+    pub ppl_entries: u64,
+    /// Headers written to partial parity logs.
+    pub ppl_writes: u64,
+    /// Pages of partial parity written behind them.
+    pub ppl_pages: u64,
+    /// Rounds that had to wait for a place in a partial parity log.
+    pub ppl_waits: u64,
     /// Stripes that hold a charge of the pre-read budget now (md's `preread_active_stripes`).
     pub preread_active: u64,
     /// Stripes that wait now, for a stream or for the budget.
@@ -101,6 +109,10 @@ impl Counters {
             "waits_filled": self.waits_filled,
             "delayed": self.delayed,
             "intent_waits": self.intent_waits,
+            "ppl_entries": self.ppl_entries,
+            "ppl_writes": self.ppl_writes,
+            "ppl_pages": self.ppl_pages,
+            "ppl_waits": self.ppl_waits,
             "preread_active": self.preread_active,
             "waiting": self.waiting,
         })
@@ -135,6 +147,10 @@ impl Counters {
         self.waits_filled += other.waits_filled;
         self.delayed += other.delayed;
         self.intent_waits += other.intent_waits;
+        self.ppl_entries += other.ppl_entries;
+        self.ppl_writes += other.ppl_writes;
+        self.ppl_pages += other.ppl_pages;
+        self.ppl_waits += other.ppl_waits;
         self.preread_active += other.preread_active;
         self.waiting += other.waiting;
     }

@@ -84,6 +84,21 @@ pub enum VolumeError {
         "without {0} data would be lost, because another member is missing or being rebuilt; add a member and let it be rebuilt first"
     )]
     LastRedundancy(String),
+    /// A partial parity log that can't hold what a stripe needs.
+    #[error(
+        "a partial parity log of {sectors} sectors has no room for a stripe of {stripe} bytes, or does not begin with a block; use smaller stripes, or make the log larger with mdadm"
+    )]
+    Log {
+        /// Sectors of 512 bytes of the log.
+        sectors: u16,
+        /// Bytes of a stripe on each member.
+        stripe: u32,
+    },
+    /// A new member without a partial parity log, in an array with that policy.
+    #[error(
+        "member {0} has no partial parity log, or one that is too small; this array needs one on every member"
+    )]
+    NoLog(String),
     /// Every slot has a member.
     #[error("every slot has a member; remove one first")]
     NoFreeSlot,

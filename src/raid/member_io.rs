@@ -20,6 +20,26 @@ pub(super) enum PageOp {
 }
 
 impl PageOp {
+    /// Whether what it stores is on the medium when it has ended.
+    pub(super) fn is_forced(self) -> bool {
+        match self {
+            PageOp::Read => false,
+            PageOp::Write { fua } | PageOp::Zero { fua, .. } => fua,
+        }
+    }
+
+    /// The same, so that what it stores is on the medium when it has ended.
+    pub(super) fn forced(self) -> Self {
+        match self {
+            PageOp::Read => self,
+            PageOp::Write { .. } => PageOp::Write { fua: true },
+            PageOp::Zero { deallocate, .. } => PageOp::Zero {
+                fua: true,
+                deallocate,
+            },
+        }
+    }
+
     /// Whether it carries bytes to a member.
     pub(super) fn is_write(self) -> bool {
         matches!(self, PageOp::Write { .. })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::batch::Body;
+use super::ppl::{Ended, LogPlace, Record};
 use super::view::View;
 use super::window::Found;
 use crate::bdev::{Bdev, Data, Op, Status};
@@ -65,6 +66,8 @@ pub enum Message {
         data_offset: u64,
         /// Whether it has a bad-block log.
         bad_block_log: bool,
+        /// Where its partial parity log is, if it has one.
+        log: Option<LogPlace>,
     },
     /// The device is open (or why it is not). To the array's node.
     Attached {
@@ -90,6 +93,21 @@ pub enum Message {
     },
     /// A node gives a region back. To the array's node.
     Relinquish(u64),
+    /// Note what a stripe of the sender's writes. To the node that keeps the log.
+    Note(Note),
+    /// What a stripe of yours writes is noted.
+    Logged(Logged),
+    /// The round of a stripe that was noted has ended. To the node that keeps the log in this bay.
+    Ended {
+        /// The bay.
+        bay: usize,
+        /// What is known of the stripe.
+        ended: Ended,
+    },
+    /// The entry of a stripe of yours is gone from the medium, as was asked for.
+    Struck(Logged),
+    /// Pages of yours that logs had are free again.
+    Freed,
     /// A node's rows of the window of this epoch are done. To the array's node.
     Worked {
         /// The epoch that granted the window.
@@ -123,6 +141,29 @@ pub struct Job {
     pub streams: bool,
     /// It is the only request of its node: nothing will come while it waits.
     pub alone: bool,
+}
+
+/// What is to be noted in a log.
+#[derive(Debug)]
+pub struct Note {
+    /// The bay of the log's member.
+    pub(super) bay: usize,
+    /// Which member in that bay.
+    pub(super) generation: u32,
+    pub(super) record: Record,
+}
+
+/// A stripe that a log speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// The bay of the log's member.
+    pub(super) bay: usize,
+    /// Which member in that bay.
+    pub(super) generation: u32,
+    /// The stripe's place in the cache of its owner.
+    pub(super) stripe: u32,
+    /// The stripe.
+    pub(super) number: u64,
 }
 
 /// A run that was another node's follower.

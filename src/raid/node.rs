@@ -9,8 +9,9 @@ use super::batch::Crossing;
 use super::batching::Batching;
 use super::counters::Counters;
 use super::geometry::Geometry;
-use super::message::{Message, NodeId};
+use super::message::{Message, NodeId, Note};
 use super::metadata::MetadataConfig;
+use super::ppl::{Logs, LogsConfig, LogsParts};
 use super::router::{Part, Router};
 use super::shard::{Outcome, Shard, ShardConfig};
 use super::status::StatusCell;
@@ -76,20 +77,25 @@ pub struct NodeConfig {
     pub bad_block_logs: u64,
     /// What the members say of the array, if they do. Used on node 0.
     pub metadata: Option<MetadataConfig>,
+    /// The members' partial parity logs, in an array with that policy: the same for all nodes.
+    pub logs: Option<LogsConfig>,
 }
 
 /// Tokens of member requests: who waits for the completion.
 const SHARD: u64 = 1 << 63;
 const ARRAY: u64 = 1 << 62;
+const LOGS: u64 = 1 << 61;
 
 /// A volume's part on one reactor.
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
+    nodes: usize,
     view: Arc<View>,
     shard: Shard,
     router: Router,
     array: Option<Array>,
+    logs: Option<Logs>,
     block_bytes: u32,
     bays: Vec<Bay>,
     /// Messages to this node itself.
@@ -129,6 +135,7 @@ impl Node {
             rows_per_region,
             bad_block_logs,
             metadata,
+            logs,
         } = config;
         assert_eq!(members.len(), geometry.members());
         let array = (id == 0).then(|| {
@@ -155,6 +162,7 @@ impl Node {
             .collect();
         Self {
             id,
+            nodes,
             shard: Shard::new(ShardConfig {
                 id,
                 geometry,
@@ -167,8 +175,22 @@ impl Node {
                 crossing,
                 rows_per_region,
                 bad_block_logs,
+                ppl: logs.is_some(),
+                write_caches,
             }),
             router: Router::new(id, geometry, block_bytes, view.clone(), write_caches),
+            logs: logs.map(|config| {
+                Logs::new(LogsParts {
+                    id,
+                    nodes,
+                    geometry,
+                    block_bytes,
+                    request_bytes: member_request_bytes,
+                    write_caches,
+                    view: &view,
+                    config,
+                })
+            }),
             view,
             array,
             block_bytes,
@@ -212,6 +234,10 @@ impl Node {
         if token & ARRAY != 0 {
             let array = self.array.as_mut().expect("the array is here");
             array.metadata_done(bay, status);
+        } else if token & LOGS != 0 {
+            let logs = self.logs.as_mut().expect("the logs are here");
+            logs.member_done(bay, token & !LOGS, status, data);
+            self.tell_of_logs();
         } else if token & SHARD != 0 {
             self.shard.member_done(token & !SHARD, status, data);
             self.collect();
@@ -239,6 +265,32 @@ impl Node {
                 self.shard.come_home(from, home);
                 self.collect();
             }
+            Message::Note(Note {
+                bay,
+                generation,
+                record,
+            }) => {
+                let logs = self.logs.as_mut().expect("the array has some");
+                logs.note(from, bay, generation, record);
+            }
+            Message::Logged(logged) => {
+                if self.bays[logged.bay].generation == logged.generation {
+                    self.shard.logged(logged);
+                    self.collect();
+                }
+            }
+            Message::Ended { bay, ended } => {
+                let logs = self.logs.as_mut().expect("the array has some");
+                logs.ended(bay, ended);
+            }
+            Message::Struck(logged) => {
+                if self.bays[logged.bay].generation == logged.generation {
+                    self.shard.struck(logged);
+                    self.collect();
+                }
+            }
+            // Whoever waits for pages tries again at the end of the turn.
+            Message::Freed => {}
             Message::Granted(region) => self.shard.granted(region),
             Message::Sweep { at_once } => {
                 self.shard.sweep(at_once);
@@ -248,6 +300,9 @@ impl Node {
             }
             Message::Adopt(view) => self.adopt(view),
             Message::Settled(epoch) => {
+                if let Some(logs) = &mut self.logs {
+                    logs.settled(epoch);
+                }
                 if epoch == self.view.epoch {
                     let view = self.view.clone();
                     self.shard.settled(&view);
@@ -262,6 +317,7 @@ impl Node {
                 bdev,
                 data_offset,
                 bad_block_log,
+                log,
             } => {
                 assert_eq!(
                     self.bays[bay].in_flight, 0,
@@ -272,8 +328,12 @@ impl Node {
                     data_start: data_offset / u64::from(self.block_bytes),
                     ..Bay::default()
                 };
-                self.shard.set_bad_block_log(bay, bad_block_log);
-                self.router.set_write_cache(bay, bdev.info().write_cache);
+                let write_cache = bdev.info().write_cache;
+                self.shard.open(bay, bad_block_log, write_cache);
+                self.router.set_write_cache(bay, write_cache);
+                if let Some(logs) = &mut self.logs {
+                    logs.open(bay, generation, log, write_cache);
+                }
                 self.effects.push(Effect::Open(bay, bdev));
             }
             to_array @ (Message::Confirm(_)
@@ -336,7 +396,7 @@ impl Node {
                 self.receive(self.id, message, now);
             }
             worked |= ran | talked;
-            if !ran && !talked {
+            if !ran && !talked && !self.write_logs() {
                 return worked;
             }
         }
@@ -356,7 +416,11 @@ impl Node {
 
     /// What this node has done.
     pub fn counters(&self) -> Counters {
-        self.shard.counters()
+        let mut counters = self.shard.counters();
+        if let Some(logs) = &self.logs {
+            logs.count(&mut counters);
+        }
+        counters
     }
 
     /// Host requests under way.
@@ -367,7 +431,8 @@ impl Node {
     /// Whether nothing at all is under way: no host request, no round, no member I/O.
     pub fn is_idle(&self) -> bool {
         let members = self.bays.iter().all(|s| s.in_flight == 0);
-        members && self.router.in_flight() == 0 && self.shard.is_idle()
+        let logs = self.logs.as_ref().is_none_or(Logs::is_idle);
+        members && logs && self.router.in_flight() == 0 && self.shard.is_idle()
     }
 
     /// The view in force here.
@@ -384,6 +449,10 @@ impl Node {
         self.collect();
         self.router.adopt(&view);
         self.route();
+        if let Some(logs) = &mut self.logs {
+            logs.adopt(&view);
+            self.tell_of_logs();
+        }
         self.send(0, Message::Confirm(view.epoch));
         let members = self.bays.len() - 1;
         for bay in 0..self.bays.len().min(64) {
@@ -501,6 +570,18 @@ impl Node {
             };
             self.send(0, message);
         }
+        for (bay, record) in out.records.drain(..) {
+            let note = Note {
+                bay,
+                generation: self.bays[bay].generation,
+                record,
+            };
+            self.send(Logs::keeper(bay, self.nodes), Message::Note(note));
+        }
+        for (bay, ended) in out.ended.drain(..) {
+            let keeper = Logs::keeper(bay, self.nodes);
+            self.send(keeper, Message::Ended { bay, ended });
+        }
         for region in out.intents.drain(..) {
             self.send(0, Message::Intend(region));
         }
@@ -508,6 +589,44 @@ impl Node {
             self.send(0, Message::Worked { epoch, found });
         }
         self.shard.out.absorb(out);
+    }
+
+    /// Writes what the logs have gathered. Says whether there was anything.
+    fn write_logs(&mut self) -> bool {
+        let Some(logs) = &mut self.logs else {
+            return false;
+        };
+        logs.run();
+        self.tell_of_logs()
+    }
+
+    /// Carries out what the logs left. Says whether there was anything.
+    fn tell_of_logs(&mut self) -> bool {
+        let logs = self.logs.as_mut().expect("somebody looked");
+        let means = logs.means();
+        let mut requests = std::mem::take(&mut means.requests);
+        let mut outbox = std::mem::take(&mut means.outbox);
+        let mut failures = std::mem::take(&mut means.failures);
+        let freed = logs.freed();
+        let any = !requests.is_empty() || !outbox.is_empty() || !failures.is_empty();
+        for (bay, request) in requests.drain(..) {
+            let token = LOGS | request.token;
+            self.ask_member_raw(bay, Request { token, ..request });
+        }
+        for (node, message) in outbox.drain(..) {
+            self.send(node, message);
+        }
+        for (bay, status) in failures.drain(..) {
+            self.report(bay, status);
+        }
+        for node in freed {
+            if node != self.id {
+                self.send(node, Message::Freed);
+            }
+        }
+        let logs = self.logs.as_mut().expect("somebody looked");
+        logs.means().give_back(requests, outbox, failures);
+        any
     }
 
     /// Carries out what the router left.
@@ -534,6 +653,8 @@ impl Outcome {
         emptied.failures.append(&mut self.failures);
         emptied.homes.append(&mut self.homes);
         emptied.intents.append(&mut self.intents);
+        emptied.records.append(&mut self.records);
+        emptied.ended.append(&mut self.ended);
         emptied.bad.append(&mut self.bad);
         emptied.good.append(&mut self.good);
         emptied.worked = emptied.worked.or(self.worked.take());

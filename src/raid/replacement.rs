@@ -41,7 +41,7 @@ impl Array {
         if members > 63 {
             return Err(VolumeError::NoPlace);
         }
-        self.check_size(bdev, metadata)?;
+        self.check_device(bdev, metadata)?;
         Ok(slot)
     }
 

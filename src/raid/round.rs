@@ -33,7 +33,7 @@ impl Stripe {
 }
 
 /// The roles of a mask, ascending.
-fn roles(mut mask: Mask) -> impl Iterator<Item = usize> {
+pub(super) fn roles(mut mask: Mask) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let role = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
         mask &= mask - 1;
@@ -81,7 +81,7 @@ impl Shard {
             // What members hold is looked at, not what is remembered of it.
             self.cache[at].forget();
         }
-        let survey = self.survey(at);
+        let survey = self.look(at);
         let writes = survey.situation.full | survey.situation.part != 0;
         if writes && !self.may_write(at) {
             return;
@@ -99,8 +99,17 @@ impl Shard {
         if self.cache[at].unread == 0 {
             return self.apply(at);
         }
-        let survey = self.survey(at);
+        let survey = self.look(at);
         self.proceed(at, &survey, true);
+    }
+
+    /// Surveys a round, and cuts it down to what may be written at once.
+    fn look(&mut self, at: u32) -> Survey {
+        let survey = self.survey(at);
+        match self.narrow(at, &survey.situation) {
+            true => self.survey(at),
+            false => survey,
+        }
     }
 
     /// Plans, takes pages, and reads what is to be read. A round that is at it `again`, after a
@@ -115,6 +124,7 @@ impl Shard {
         let pages = plan.read.count_ones()
             + u32::from(plan.rebuild.is_some())
             + u32::from(plan.method != Method::None)
+            + u32::from(self.ppl && plan.logs())
             + u32::from(survey.situation.verify)
             + survey.composed;
         if !self.reserve(at, pages as usize, again) {
@@ -165,10 +175,9 @@ impl Shard {
     /// Sets pages aside for a round, at the cost of what idle stripes have cached. All or none.
     fn reserve(&mut self, at: u32, pages: usize, again: bool) -> bool {
         let wanted = pages.saturating_sub(self.cache[at].spare.len());
-        let kept_back = if again {
-            0
-        } else {
-            2 * self.geometry.members() + 2
+        let kept_back = match again {
+            true => 0,
+            false => Self::round_pages(self.geometry.members()),
         };
         while self.pool.available() < wanted + kept_back {
             if !self.cache.shed() {
@@ -423,7 +432,15 @@ impl Shard {
                 } else {
                     let mut page = stripe.spare.pop().expect("reserved with the plan");
                     page.truncate(stripe_bytes);
-                    parity(stripe, plan, dirty, &mut page);
+                    if self.ppl && dirty != self.geometry.data_mask() {
+                        let mut partial = stripe.spare.pop().expect("reserved with the plan");
+                        partial.truncate(stripe_bytes);
+                        partial_parity(stripe, plan, dirty, &mut partial);
+                        complete_parity(stripe, dirty, &partial, &mut page);
+                        stripe.partial = Some(partial.freeze());
+                    } else {
+                        parity(stripe, plan, dirty, &mut page);
+                    }
                     stripe.fresh[data] = Some(page.freeze());
                     stripe.own |= 1 << data;
                 }
@@ -437,19 +454,19 @@ impl Shard {
             }
         }
         stripe.dirty = dirty;
-        let op = if all_zero {
+        stripe.op = if all_zero {
             PageOp::Zero { fua, deallocate }
         } else {
             PageOp::Write { fua }
         };
-        self.store(at, op);
+        self.log(at);
     }
 
     /// Issues the writes of a round: what is new, and what is to be healed or rebuilt. A stripe
     /// that is written whole is left to the batches of this turn.
-    fn store(&mut self, at: u32, op: PageOp) {
+    pub(super) fn store(&mut self, at: u32) {
         let stripe = &mut self.cache[at];
-        stripe.op = op;
+        let op = stripe.op;
         let row = stripe.row;
         let known = stripe.cached();
         stripe.heal &= known | stripe.dirty;
@@ -526,7 +543,9 @@ impl Shard {
             return self.fail_round(at, Status::WriteFault);
         }
         if known {
-            self.finish(at);
+            if !self.strikes(at) {
+                self.finish(at);
+            }
         } else {
             stripe.phase = Phase::Settling;
             self.settling.push(at);
@@ -534,7 +553,7 @@ impl Shard {
     }
 
     /// The round is stored: keep what may be cached, and answer.
-    fn finish(&mut self, at: u32) {
+    pub(super) fn finish(&mut self, at: u32) {
         let stripe = &mut self.cache[at];
         // What was read in vain and written again without an error is corrected.
         let healed = roles(stripe.heal & stripe.unread)
@@ -611,6 +630,7 @@ impl Shard {
         let number = stripe.number;
         let mut next = std::mem::replace(&mut stripe.round, Fragments::EMPTY).first;
         self.wrote(at);
+        self.unlog(at);
         let stripe = &mut self.cache[at];
         stripe.plan = None;
         stripe.verify = None;
@@ -684,29 +704,56 @@ fn compose<'a>(
 /// Most blocks that one pass of [`xor`] takes.
 const SOURCES: usize = 64;
 
-/// Computes the parity of a round into `page`.
-fn parity(stripe: &Stripe, plan: Plan, dirty: Mask, page: &mut BufMut) {
+/// Pages that are added up.
+type Sources<'a> = SmallVec<[&'a [u8]; 16]>;
+
+/// The bytes of a role before the round.
+fn old(stripe: &Stripe, role: usize) -> &[u8] {
+    stripe.pages[role].as_ref().expect("planned")
+}
+
+/// The bytes that the round stores for a role.
+fn new(stripe: &Stripe, role: usize) -> &[u8] {
+    stripe.fresh[role].as_ref().expect("dirty means fresh")
+}
+
+/// Pages that add up to the blocks that the round does not write: to its partial parity.
+fn rest(stripe: &Stripe, plan: Plan, dirty: Mask) -> Sources<'_> {
     let data = stripe.pages.len() - 1;
-    let mut sources: SmallVec<[&[u8]; 16]> = SmallVec::new();
-    let old = |role: usize| -> &[u8] { stripe.pages[role].as_ref().expect("planned") };
     match plan.method {
         Method::Full | Method::Reconstruct => {
-            for role in 0..data {
-                match &stripe.fresh[role] {
-                    Some(fresh) => sources.push(fresh),
-                    None => sources.push(old(role)),
-                }
-            }
+            let rest = (0..data).filter(|role| dirty & (1 << role) == 0);
+            rest.map(|role| old(stripe, role)).collect()
         }
         Method::Modify => {
-            sources.push(old(data));
-            for role in roles(dirty) {
-                sources.push(old(role));
-                sources.push(stripe.fresh[role].as_ref().expect("dirty means fresh"));
-            }
+            let parity = std::iter::once(data);
+            let both = parity.chain(roles(dirty));
+            both.map(|role| old(stripe, role)).collect()
         }
         Method::None => unreachable!("no parity without a method"),
     }
+}
+
+/// Computes the parity of a round into `page`.
+fn parity(stripe: &Stripe, plan: Plan, dirty: Mask, page: &mut BufMut) {
+    let mut sources = rest(stripe, plan, dirty);
+    sources.extend(roles(dirty).map(|role| new(stripe, role)));
+    sum(page, &sources);
+}
+
+/// Computes the partial parity of a round into `page`.
+fn partial_parity(stripe: &Stripe, plan: Plan, dirty: Mask, page: &mut BufMut) {
+    sum(page, &rest(stripe, plan, dirty));
+}
+
+/// Computes the parity of a round from its partial parity.
+fn complete_parity(stripe: &Stripe, dirty: Mask, partial: &[u8], page: &mut BufMut) {
+    let mut sources = Sources::from_slice(&[partial]);
+    sources.extend(roles(dirty).map(|role| new(stripe, role)));
+    sum(page, &sources);
+}
+
+fn sum(page: &mut BufMut, sources: &[&[u8]]) {
     let (first, more) = sources.split_at(sources.len().min(SOURCES));
     xor::xor_into(page, first);
     if !more.is_empty() {

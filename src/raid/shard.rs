@@ -21,6 +21,7 @@ use super::geometry::Geometry;
 use super::member_io::{Lists, MemberIo, PageIo};
 use super::message::{Done, Home, Job, NodeId};
 use super::metadata::Intents;
+use super::ppl::{Ended, Record};
 use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
 use super::view::View;
 use super::waiting::{Clock, Patience, Streams};
@@ -44,6 +45,10 @@ pub(super) struct Outcome {
     pub good: Vec<(usize, u64)>,
     /// Regions that it wants to write to.
     pub intents: Vec<u64>,
+    /// What is to be noted in logs, by bay.
+    pub records: Vec<(usize, Record)>,
+    /// Stripes that were noted in logs and whose rounds have ended, by bay.
+    pub ended: Vec<(usize, Ended)>,
     /// The window of this epoch is done.
     pub worked: Option<(u64, Found)>,
 }
@@ -106,6 +111,10 @@ pub(super) struct Shard {
     pub(super) logs: u64,
     /// Where it may write, if the members are told of that.
     pub(super) intents: Option<Intents>,
+    /// The members have partial parity logs.
+    pub(super) ppl: bool,
+    /// Bays whose members have a volatile cache.
+    pub(super) write_caches: u64,
     pub(super) window: Option<Progress>,
     /// Hosts wrote since the last window was done.
     pub(super) busy: bool,
@@ -132,6 +141,10 @@ pub(super) struct ShardConfig {
     pub rows_per_region: Option<u64>,
     /// Bays whose members have a bad-block log.
     pub bad_block_logs: u64,
+    /// The members have partial parity logs.
+    pub ppl: bool,
+    /// Bays whose members have a volatile cache.
+    pub write_caches: u64,
 }
 
 /// Most pages of one member request.
@@ -154,6 +167,8 @@ impl Shard {
             crossing,
             rows_per_region,
             bad_block_logs,
+            ppl,
+            write_caches,
         } = config;
         let merge = match batching.scope {
             BatchScope::Off => 1,
@@ -196,6 +211,8 @@ impl Shard {
             lists: Lists::default(),
             logs: bad_block_logs,
             intents: rows_per_region.map(Intents::new),
+            ppl,
+            write_caches,
             window: None,
             busy: false,
             out: Outcome::default(),
@@ -206,7 +223,13 @@ impl Shard {
     /// Fewest pages a shard can work with: twice what one stripe may need at once, so that one
     /// that has to read again after an error never waits for the others.
     pub(super) fn pages_min(members: usize) -> usize {
-        2 * (2 * members + 2) + 1
+        2 * Self::round_pages(members) + 1
+    }
+
+    /// Most pages that a round takes: for what it reads, composes and rebuilds, for parity, what
+    /// that is compared with, and partial parity.
+    pub(super) fn round_pages(members: usize) -> usize {
+        2 * members + 3
     }
 
     /// Takes on a part of a host's request. Its fragments join their stripes at once if there is
@@ -381,6 +404,7 @@ impl Shard {
         self.view = view.clone();
         self.hasten_all();
         self.open_window();
+        self.adopt_logging();
         if !view.online {
             for at in std::mem::take(&mut self.settling) {
                 self.fail_round(at, Status::Offline);
@@ -389,10 +413,12 @@ impl Shard {
         }
     }
 
-    /// Whether the member that comes into a bay has a bad-block log.
-    pub(super) fn set_bad_block_log(&mut self, bay: usize, present: bool) {
+    /// Whether the member that comes into a bay has a bad-block log, and a volatile cache.
+    pub(super) fn open(&mut self, bay: usize, bad_block_log: bool, write_cache: bool) {
         self.logs &= !(1 << bay);
-        self.logs |= u64::from(present) << bay;
+        self.logs |= u64::from(bad_block_log) << bay;
+        self.write_caches &= !(1 << bay);
+        self.write_caches |= u64::from(write_cache) << bay;
     }
 
     /// Every node has adopted `view`: whatever waited for that goes on.
@@ -412,6 +438,7 @@ impl Shard {
         for at in std::mem::take(&mut self.settling) {
             self.settle(at);
         }
+        self.pursue_logs();
     }
 
     /// The end of a turn: begins what has gathered, and merges the I/O of all stripes.

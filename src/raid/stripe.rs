@@ -91,12 +91,16 @@ pub(super) enum Phase {
     Starved,
     /// Reads of its round are in flight.
     Reading,
+    /// Waits until the log of its parity's member says what it writes.
+    Logging,
     /// Overwritten whole: what is to be written is a part of a batch, here or at a neighbour's.
     Batched,
     /// Writes of its round are in flight.
     Writing,
     /// Written, but for a member that failed: waits until every node knows of it.
     Settling,
+    /// Written, but for a block that is known to be lost: waits until no log says that it was.
+    Striking,
 }
 
 /// A stripe. The arrays have one entry per role.
@@ -125,6 +129,11 @@ pub(super) struct Stripe {
     pub intended: bool,
     /// What the round's writes do.
     pub op: PageOp,
+    /// What the blocks that the round does not write add up to.
+    pub partial: Option<Buf>,
+    /// Bays to whose logs it was sent, and those where it is noted.
+    pub noted: u64,
+    pub logged: u64,
     /// A host's request goes on before the first, or behind the last stripe of the row.
     pub reach: Reach,
     /// The batch that it is in.
@@ -171,6 +180,9 @@ impl Stripe {
             charged: false,
             intended: false,
             op: PageOp::Read,
+            partial: None,
+            noted: 0,
+            logged: 0,
             reach: Reach::default(),
             batch: NONE,
             solo: false,

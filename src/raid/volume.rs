@@ -16,14 +16,15 @@ use super::counters::Counters;
 use super::error::VolumeError;
 use super::geometry::{Geometry, Layout};
 use super::message::Message;
-use super::metadata::MetadataConfig;
+use super::metadata::{MetadataConfig, Stored};
 use super::node::{Node, NodeConfig};
+use super::ppl::{LogPlace, LogsConfig};
 use super::process::ProcessOptions;
 use super::status::{State, Status, StatusCell};
 use super::view::{View, Work};
 use crate::bdev::{self, Bdev, Info, OpenError};
 use crate::lock;
-use crate::md::{Superblock, Time};
+use crate::md::{Superblock, Time, ppl};
 use crate::memory::{Arena, Pool};
 use crate::reactor::{self, Mailbox, MailboxSender, Port, Waker};
 
@@ -199,6 +200,10 @@ impl Volume {
         let bad_block_logs =
             superblocks.fold(0, |mask, (slot, s)| mask | u64::from(log(s)) << slot);
         let rows_per_region = stored.as_ref().map(|s| s.rows_per_region(&geometry));
+        let logs = match &stored {
+            Some(stored) => logs_of(stored, &config, block_bytes, arena)?,
+            None => None,
+        };
         let metadata = stored.map(|stored| -> Result<_, VolumeError> {
             let pool = Pool::new(arena, 4096, METADATA_PAGES);
             Ok(MetadataConfig {
@@ -241,6 +246,7 @@ impl Volume {
                     rows_per_region,
                     bad_block_logs,
                     metadata: metadata.take(),
+                    logs: logs.clone(),
                 },
                 status.clone(),
             );
@@ -442,6 +448,33 @@ impl Bdev for Volume {
         cache["state"] = state.into();
         serde_json::json!({ "stripe_cache": cache })
     }
+}
+
+/// The partial parity logs of an array that has them.
+fn logs_of(
+    stored: &Stored,
+    config: &VolumeConfig,
+    block_bytes: u32,
+    arena: &Arena,
+) -> Result<Option<LogsConfig>, VolumeError> {
+    let superblocks = stored.superblocks.iter().flatten();
+    let places: Vec<_> = superblocks.filter_map(LogPlace::of).collect();
+    if places.is_empty() {
+        return Ok(None);
+    }
+    if let Some(place) = places
+        .iter()
+        .find(|place| !place.suits(config.stripe_bytes, block_bytes))
+    {
+        return Err(VolumeError::Log {
+            sectors: place.sectors,
+            stripe: config.stripe_bytes,
+        });
+    }
+    let pages = stored.superblocks.len() + 1;
+    let pool = Pool::new(arena, ppl::HEADER_BYTES, pages)
+        .map_err(|e| VolumeError::Memory(e.to_string()))?;
+    Ok(LogsConfig::of(stored, pool))
 }
 
 /// The block size of all members and the bytes of the smallest.

@@ -129,6 +129,7 @@ impl Rig {
                 rows_per_region: None,
                 bad_block_logs: 0,
                 metadata: None,
+                logs: None,
             })
         };
         let open = (0..MEMBERS).map(|slot| members[slot].is_some().then_some(slot));

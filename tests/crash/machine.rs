@@ -9,7 +9,8 @@ use stripewise::bdev::{Completion, Op, Request};
 use stripewise::md::Time;
 use stripewise::memory::{Arena, Pool};
 use stripewise::raid::{
-    Assembled, Control, Crossing, Effect, Message, MetadataConfig, Node, NodeConfig, View,
+    Assembled, Control, Crossing, Effect, LogsConfig, Message, MetadataConfig, Node, NodeConfig,
+    View,
 };
 
 use crate::disk::{self, Disk};
@@ -89,6 +90,8 @@ impl Machine {
         let now = Instant::now();
         let view = Arc::new(view);
         let rows_per_region = Some(stored.rows_per_region(&geometry));
+        let headers = Pool::new(&arena, 4096, shape.members + 1).expect("room");
+        let partial_parity = LogsConfig::of(&stored, headers);
         // Few pages, so that commits wait for some now and then.
         let mut metadata = Some(MetadataConfig {
             stored,
@@ -115,6 +118,7 @@ impl Machine {
                 rows_per_region,
                 bad_block_logs: logs,
                 metadata: metadata.take(),
+                logs: partial_parity.clone(),
             })
         });
         let mut machine = Self {

@@ -26,6 +26,12 @@ pub struct Disk {
     /// when last without giving its space back.
     pub forced: Vec<u64>,
     pub kept: Vec<u64>,
+    /// What was written is lost with the power, unless it was forced or flushed.
+    pub write_cache: bool,
+    /// What blocks in the cache hold on the medium.
+    pub unflushed: BTreeMap<u64, Vec<u8>>,
+    /// Long writes of blocks below this do not fail.
+    pub sound: u64,
 }
 
 impl Disk {
@@ -42,6 +48,9 @@ impl Disk {
             clock: 0,
             forced: vec![0; blocks],
             kept: vec![0; blocks],
+            write_cache: false,
+            unflushed: BTreeMap::new(),
+            sound: 0,
         }
     }
 
@@ -73,7 +82,10 @@ impl Disk {
             self.write_faults -= 1;
             return false;
         }
-        let long = blocks.end - blocks.start;
+        let long = match blocks.start < self.sound {
+            true => 0,
+            false => blocks.end - blocks.start,
+        };
         if self.long_fault.take_if(|most| long > *most).is_some() {
             return false;
         }
@@ -84,6 +96,16 @@ impl Disk {
             }
         }
         self.latent.retain(|b| !blocks.contains(b));
+        for block in blocks.clone().filter(|_| self.write_cache) {
+            match op.is_fua() {
+                true => drop(self.unflushed.remove(&block)),
+                false => {
+                    let at = block as usize * self.block as usize;
+                    let held = &self.bytes[at..at + self.block as usize];
+                    self.unflushed.entry(block).or_insert_with(|| held.to_vec());
+                }
+            }
+        }
         let at = blocks.start as usize..blocks.end as usize;
         if op.is_fua() {
             self.forced[at.clone()].fill(self.clock);
@@ -141,7 +163,10 @@ impl Disk {
                 self.bytes[range].fill(0);
                 Status::Ok
             }
-            (Op::Flush, Data::None) => Status::Ok,
+            (Op::Flush, Data::None) => {
+                self.unflushed.clear();
+                Status::Ok
+            }
             (op, data) => panic!("members are never asked to {op:?} with {data:?}"),
         }
     }

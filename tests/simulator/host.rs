@@ -64,6 +64,20 @@ impl Model {
         ))
     }
 
+    /// Whether a write to a block is in flight.
+    pub fn is_written(&self, lba: u64) -> bool {
+        !self.blocks[lba as usize].writers.is_empty()
+    }
+
+    /// Whether a block may be found with these bytes after a crash. One that is being written may
+    /// hold anything.
+    pub fn allows(&self, lba: u64, bytes: &[u8]) -> bool {
+        let block = &self.blocks[lba as usize];
+        let value = self.value(lba, bytes);
+        let known = value.is_ok_and(|value| block.values.iter().any(|v| v.0 == value));
+        known || !block.writers.is_empty()
+    }
+
     /// The one value that a block must hold now, if there is only one.
     pub fn certain(&self, lba: u64) -> Option<u64> {
         match &self.blocks[lba as usize] {

@@ -6,10 +6,13 @@
 //! disks. A failure prints the seed; `STRIPEWISE_SIM_SEED=n` runs that seed alone, and
 //! `STRIPEWISE_SIM_SEEDS=n` all seeds below `n`.
 
+mod crash;
 mod disk;
 mod host;
+mod logged;
 mod metadata;
 mod random;
+mod replay;
 mod world;
 
 use std::time::{Duration, Instant};
@@ -19,9 +22,18 @@ use world::{Faults, World};
 
 /// Runs one seed of one kind of weather.
 fn run(seed: u64, faults: Faults) -> Counters {
-    let outcome = std::panic::catch_unwind(|| World::new(seed, faults).run());
+    run_one(seed, faults, false)
+}
+
+/// The same with partial parity logs.
+fn run_logged(seed: u64, faults: Faults) -> Counters {
+    run_one(seed, faults, true)
+}
+
+fn run_one(seed: u64, faults: Faults, logs: bool) -> Counters {
+    let outcome = std::panic::catch_unwind(|| World::new(seed, faults, logs).run());
     outcome.unwrap_or_else(|panic| {
-        eprintln!("simulator: seed {seed} with {faults:?} failed");
+        eprintln!("simulator: seed {seed} with {faults:?}, logs {logs}, failed");
         std::panic::resume_unwind(panic)
     })
 }
@@ -95,6 +107,71 @@ fn anything_may_fail_but_nothing_is_wrong() {
     run_all(Faults::Chaos, 0..80);
 }
 
+/// Runs some seeds of arrays with partial parity logs. See `crash.rs` for what is looked at.
+fn run_all_logged(faults: Faults, seeds: std::ops::Range<u64>) {
+    if let Ok(seed) = std::env::var("STRIPEWISE_SIM_SEED") {
+        run_logged(seed.parse().expect("a number"), faults);
+        return;
+    }
+    let more = std::env::var("STRIPEWISE_SIM_SEEDS").ok();
+    let end = more.map_or(seeds.end, |n| n.parse().expect("a number"));
+    let mut sum = Counters::default();
+    (seeds.start..end).for_each(|seed| sum.add(&run_logged(seed, faults)));
+    println!("{sum:#?}");
+    let happened = [
+        ("batches", sum.batches),
+        ("crossings", sum.crossings),
+        ("starved rounds", sum.starved),
+        ("log writes", sum.ppl_writes),
+        ("entries", sum.ppl_entries),
+        ("partial parity", sum.ppl_pages),
+        ("waits for a log", sum.ppl_waits),
+    ];
+    for (what, times) in happened {
+        assert!(times > 0, "no {what}: the seeds do not test them");
+    }
+}
+
+#[test]
+fn logs_in_calm() {
+    run_all_logged(Faults::None, 0..30);
+}
+
+#[test]
+fn logs_with_latent_read_errors() {
+    run_all_logged(Faults::Latent, 0..30);
+}
+
+#[test]
+fn logs_when_a_member_is_lost() {
+    run_all_logged(Faults::Loss, 0..50);
+}
+
+#[test]
+fn logs_when_a_member_is_removed() {
+    run_all_logged(Faults::Removal, 0..30);
+}
+
+#[test]
+fn logs_when_members_are_replaced() {
+    run_all_logged(Faults::Replacement, 0..40);
+}
+
+#[test]
+fn logs_with_writes_that_fail() {
+    run_all_logged(Faults::Flaky, 0..20);
+}
+
+#[test]
+fn logs_where_parity_does_not_match() {
+    run_all_logged(Faults::Parity, 0..20);
+}
+
+#[test]
+fn logs_when_anything_may_fail() {
+    run_all_logged(Faults::Chaos, 0..60);
+}
+
 /// Seeds under which one of md's defects, put into our code, was found. `scripts/mutations` looks
 /// whether it still is, and finds new seeds when the simulator has changed.
 const KEPT: [(&str, Faults, u64); 8] = [
@@ -135,6 +212,7 @@ fn new_seeds_for_a_while() {
     while ran < 5 || Instant::now() < until {
         for faults in Faults::ALL {
             run(seed, faults);
+            run_logged(seed, faults);
         }
         seed = seed.wrapping_add(1);
         ran += 1;

@@ -18,9 +18,9 @@ use crate::disk::Disk;
 pub const DATA: u64 = 32 << 10;
 const SUPERBLOCK: u64 = 4096;
 const BITMAP: u64 = 8192;
-const BAD_BLOCKS: u64 = 24 << 10;
+pub const BAD_BLOCKS: u64 = 24 << 10;
 
-const SET: Uuid = Uuid::from_u128(0x5712);
+pub const SET: Uuid = Uuid::from_u128(0x5712);
 
 /// The superblock of a new member.
 pub fn superblock(geometry: &Geometry, bitmap: bool, number: u32) -> Superblock {
@@ -147,7 +147,8 @@ pub fn check(geometry: &Geometry, view: &View, slots: &[Option<&Disk>], bitmap: 
             let log = BadBlocks::parse(&block.bad_block_log, &bytes[BAD_BLOCKS as usize..]);
             let log = log.expect("a log");
             for range in bad {
-                let sectors = (DATA + range.start) / 512..(DATA + range.end) / 512;
+                let data = block.data_offset * 512;
+                let sectors = (data + range.start) / 512..(data + range.end) / 512;
                 assert!(
                     log.overlaps(sectors),
                     "slot {slot} has {range:?} in its log"

@@ -1,6 +1,6 @@
 //! The world of one seed: nodes, disks, the messages between them, a host, and the order of events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use stripewise::bdev::{self, Bdev, Completion, Data, Info, Op, OpenError, Request, Status};
 use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
 use stripewise::raid::{
-    BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, Message,
-    NewMember, Node, NodeConfig, ProcessOptions, Unsynced, View, VolumeError, Work,
+    BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, LogsConfig,
+    Message, NewMember, Node, NodeConfig, ProcessOptions, Unsynced, View, VolumeError, Work,
 };
 
 use crate::disk::Disk;
 use crate::host::Model;
+use crate::logged::{Logged, page_pool};
 use crate::metadata;
 use crate::random::Random;
 
@@ -83,19 +84,19 @@ struct Sent {
 type OnDisk = (usize, usize, usize, Request);
 
 pub struct World {
-    random: Random,
-    faults: Faults,
-    geometry: Geometry,
-    block: u32,
-    nodes: Vec<Node>,
+    pub(crate) random: Random,
+    pub(crate) faults: Faults,
+    pub(crate) geometry: Geometry,
+    pub(crate) block: u32,
+    pub(crate) nodes: Vec<Node>,
     /// The disk that each node has open in each bay.
-    open: Vec<Vec<Option<usize>>>,
-    disks: Vec<Disk>,
+    pub(crate) open: Vec<Vec<Option<usize>>>,
+    pub(crate) disks: Vec<Disk>,
     on_disk: Vec<OnDisk>,
     /// Member requests served.
     served: u64,
     mail: BTreeMap<(usize, usize), VecDeque<Message>>,
-    model: Model,
+    pub(crate) model: Model,
     payload: Pool,
     sent: BTreeMap<u64, Sent>,
     next_request: u64,
@@ -113,10 +114,14 @@ pub struct World {
     lost: u32,
     spare_wanted: bool,
     failures: u64,
+    /// The members have partial parity logs.
+    pub(crate) logged: Option<Logged>,
+    /// Rows whose parity did not match when they were looked at last.
+    pub(crate) unequal: BTreeSet<u64>,
     /// The members say what the array is, and have a bitmap.
     metadata: Option<bool>,
     /// Where the data of the disks begins.
-    data: u64,
+    pub(crate) data: u64,
     /// Members replaced so far.
     replaced: u32,
     /// A member that was removed and may come back.
@@ -124,7 +129,8 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, faults: Faults) -> Self {
+    /// A world; the members of its array have partial parity logs, or not.
+    pub fn new(seed: u64, faults: Faults, logs: bool) -> Self {
         let mut random = Random(seed ^ (faults as u64) << 56);
         let members = 3 + random.below(4) as usize;
         let chunk = 4096u32 << random.below(3);
@@ -144,8 +150,20 @@ impl World {
             2 => Some(None),
             _ => Some(Some(4096u32 << random.below(6))),
         };
-        let stored = metadata.map(|bitmap| metadata::stored(&geometry, bitmap));
-        let data = metadata.map_or(0, |_| metadata::DATA);
+        let logged = logs.then(|| Logged::new(&mut random, &geometry));
+        let metadata = metadata.filter(|_| !logs).or(logs.then_some(None));
+        let mut stored = metadata.map(|bitmap| metadata::stored(&geometry, bitmap));
+        let mut data = metadata.map_or(0, |_| metadata::DATA);
+        if let (Some(logged), Some(stored)) = (&logged, &mut stored) {
+            stored
+                .superblocks
+                .iter_mut()
+                .flatten()
+                .for_each(|s| logged.add_to(s));
+            data = logged.data();
+        }
+        let log_pool = page_pool(members + 1);
+        let logs_config = stored.as_ref().and_then(|s| LogsConfig::of(s, log_pool));
         let unsynced = (faults == Faults::Parity && random.one_in(2)).then(|| Unsynced {
             from: 0,
             regions: None,
@@ -204,6 +222,7 @@ impl World {
                     rows_per_region,
                     bad_block_logs: metadata.map_or(0, |_| (1 << members) - 1),
                     metadata: config.take(),
+                    logs: logs_config.clone(),
                 })
             })
             .collect();
@@ -216,9 +235,15 @@ impl World {
             nodes,
             open: vec![(0..members).map(Some).chain([None]).collect(); node_count],
             disks: (0..members)
-                .map(|_| {
+                .map(|slot| {
                     let bytes = member_bytes / u64::from(block) * u64::from(block);
-                    Disk::new(data + bytes, block, 0)
+                    let mut disk = Disk::new(data + bytes, block, 0);
+                    if let Some(logged) = &logged {
+                        disk.write_cache = write_caches & (1 << slot) != 0;
+                        disk.sound = data / u64::from(block);
+                        logged.format(&mut disk, &geometry, slot as u32);
+                    }
+                    disk
                 })
                 .collect(),
             on_disk: Vec::new(),
@@ -237,6 +262,8 @@ impl World {
             lost: 0,
             spare_wanted: false,
             failures: 0,
+            logged,
+            unequal: BTreeSet::new(),
             metadata: metadata.map(|bitmap| bitmap.is_some()),
             data,
             replaced: 0,
@@ -435,11 +462,20 @@ impl World {
             deallocates: true,
         };
         if known.is_none() {
-            self.disks.push(Disk::new(bytes, self.block, 0xa5));
+            let mut disk = Disk::new(bytes, self.block, 0xa5);
+            if let Some(logged) = &self.logged {
+                disk.write_cache = info.write_cache;
+                disk.sound = self.data / u64::from(self.block);
+                logged.format(&mut disk, &self.geometry, number as u32);
+            }
+            self.disks.push(disk);
         }
         let metadata = self.metadata.map(|bitmap| {
             let returns = known.is_some();
-            let new = metadata::new_member(&self.geometry, bitmap, number as u32, returns);
+            let mut new = metadata::new_member(&self.geometry, bitmap, number as u32, returns);
+            if let Some(logged) = &self.logged {
+                logged.add_to(&mut new.superblock);
+            }
             Box::new(new)
         });
         (Arc::new(SimBdev { info }), metadata)
@@ -676,7 +712,9 @@ impl World {
         let (node, slot, disk, request) = self.on_disk.swap_remove(at);
         self.served += 1;
         self.disks[disk].clock = self.served;
+        let touched = self.before_serving(disk, &request);
         let completion = self.disks[disk].serve(request);
+        self.after_serving(touched);
         self.nodes[node].member_done(slot, completion);
         self.carry_out(node);
     }

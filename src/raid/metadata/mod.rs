@@ -22,7 +22,7 @@ use super::regions::Regions;
 use super::view::View;
 use crate::bdev::{Request, Status};
 use crate::md::superblock::IN_SYNC;
-use crate::md::{BadBlocks, Bitmap, BitmapHeader, Features, Role, Superblock, Time};
+use crate::md::{BadBlocks, Bitmap, BitmapHeader, Features, Policy, Role, Superblock, Time};
 use crate::memory::Pool;
 
 /// How long after the last write an array without a bitmap is said to be clean: md's safe mode.
@@ -414,6 +414,17 @@ impl Metadata {
     /// The superblock of a slot's member, as it was written last.
     pub(super) fn member(&self, slot: usize) -> Option<&Superblock> {
         self.members[slot].as_ref()
+    }
+
+    /// Whether the members have partial parity logs.
+    pub(super) fn has_logs(&self) -> bool {
+        let mut members = self.members.iter().flatten();
+        members.any(|m| matches!(m.policy, Policy::Ppl { .. }))
+    }
+
+    /// Logical block of the members in bytes.
+    pub(super) fn block_bytes(&self) -> u32 {
+        self.block_bytes
     }
 
     /// Asks for superblocks that say how things are now. They are on the members once
