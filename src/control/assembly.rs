@@ -19,7 +19,7 @@ use super::kept::{Kept, Spare};
 use super::newcomer;
 use super::recovery::recover;
 use crate::bdev::Bdev;
-use crate::md::{self, Assembly, Found, Member, Policy, SECTOR, Superblock};
+use crate::md::{self, Assembly, Found, Member, SECTOR, Superblock};
 use crate::raid::{Assembled, Layout, Volume};
 
 /// What is enough for an array to be started.
@@ -208,7 +208,6 @@ impl Arrays {
         devices: &mut Devices,
         place: &Place<'_>,
     ) -> Result<Arc<Volume>, String> {
-        check_policy(assembly.superblock.policy).map_err(|e| e.to_string())?;
         let mut members: Vec<Option<Arc<dyn Bdev>>> = Vec::new();
         for seat in &assembly.slots {
             let device = seat.map(|seat| devices.registry.get(&found[seat.found].name));
@@ -315,17 +314,6 @@ impl Array {
             .filter(|k| !k.tried && !k.found.is_empty());
         kept.filter(|_| self.volume.is_none())
             .map(|k| k.came + wait)
-    }
-}
-
-/// That we can run an array of this consistency policy.
-///
-/// # Errors
-/// [`ControlError::Policy`].
-pub(super) fn check_policy(policy: Policy) -> Result<(), ControlError> {
-    match policy {
-        Policy::Resync | Policy::Bitmap { .. } => Ok(()),
-        Policy::Ppl { .. } => Err(ControlError::Policy("ppl")),
     }
 }
 

@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::ControlError;
 use super::array::{Array, ArrayOptions, MISSING};
 use super::arrays::{Arrays, Place};
-use super::assembly::check_policy;
 use super::devices::Devices;
 use super::disk::MemberDisk;
 use super::kept::{Kept, Spare};
@@ -140,9 +139,6 @@ impl Arrays {
             }
             other => invalid(other.to_string()),
         })?;
-        for superblock in created.superblocks.iter().flatten() {
-            check_policy(superblock.policy)?;
-        }
         let assembled = Assembled::new(&created, block).map_err(|source| ControlError::Shape {
             name: name.clone(),
             source,

@@ -76,9 +76,6 @@ pub enum ControlError {
         /// In what it is another.
         what: String,
     },
-    /// We cannot keep to this policy yet.
-    #[error("the consistency policy {0} is not supported yet; use resync or bitmap")]
-    Policy(&'static str),
     /// There is no check that could be left.
     #[error("RAID volume {0} is not being checked")]
     NoCheck(String),
@@ -218,7 +215,7 @@ impl ControlError {
             Self::Create(_) | Self::Inject(_) | Self::Invalid(_) => Errno::INVAL,
             Self::Open(_) => Errno::IO,
             Self::Target(error) => Errno::from_raw_os_error(error.errno()),
-            Self::NoReactors | Self::NotKept(_) | Self::Policy(_) => Errno::OPNOTSUPP,
+            Self::NoReactors | Self::NotKept(_) => Errno::OPNOTSUPP,
             Self::Holds { .. } | Self::Differs { .. } | Self::Twice(_) => Errno::EXIST,
             Self::Started(_) => Errno::EXIST,
             Self::HoldsNothing(_) | Self::HoldsOther { .. } => Errno::INVAL,

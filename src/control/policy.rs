@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use super::ControlError;
-use super::assembly::check_policy;
 use super::disk::MemberDisk;
 use super::newcomer::unwritten;
 use super::stopped::Which;
@@ -49,7 +48,6 @@ impl System {
         let sectors = members[0].1.device_sectors;
         let changed = policy::change(&assembly.superblock, sectors, wanted);
         let (policy, bitmap) = changed.map_err(|e| invalid(e.to_string()))?;
-        check_policy(policy)?;
         let header = bitmap.as_ref().map(|(header, _)| header);
         for (bdev, member) in &members {
             let after = after(&member.superblock, policy, 0);

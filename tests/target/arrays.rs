@@ -115,6 +115,11 @@ fn killed_with_a_bitmap_it_goes_on_where_it_was() {
 }
 
 #[test]
+fn killed_with_a_partial_parity_log_it_goes_on_where_it_was() {
+    kill_again_and_again("ppl", 300);
+}
+
+#[test]
 fn killed_without_a_bitmap_it_goes_on_where_it_was() {
     kill_again_and_again("resync", 200);
 }
