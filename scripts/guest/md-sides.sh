@@ -136,13 +136,16 @@ ours_create() {
             "consistency_policy=$1" 'base_bdevs=["m0", "m1", "m2", "m3"]' &&
         ours_settled && ours_serve
 }
-# ours_create_spoilt: the same, of members that fail now and then when they are written.
+# ours_create_spoilt: the same, where member 1 can be made to fail.
 ours_create_spoilt() {
     ours_start "${numbers[@]}" && rpc bdev_error_create base_name=m1 &&
         rpc bdev_raid_create name=judge raid_level=raid5 strip_size_kb=64 superblock=true \
             'base_bdevs=["m0", "EE_m1", "m2", "m3"]' &&
-        ours_settled && ours_serve &&
-        rpc bdev_error_inject_error name=EE_m1 io_type=write error_type=failure num=3
+        ours_settled && ours_serve
+}
+# ours_spoil COUNT: its next so many writes fail.
+ours_spoil() {
+    rpc bdev_error_inject_error name=EE_m1 io_type=write error_type=failure "num=$1"
 }
 ours_open() {
     [ $# -gt 0 ] || set -- "${numbers[@]}"
