@@ -133,6 +133,41 @@ fn a_member_that_was_away_brings_what_it_has() {
 }
 
 #[test]
+fn what_the_bitmap_knows_no_more_is_not_relied_on() {
+    let mut site = running(&["s"], bitmap());
+    site.call("bdev_raid_remove_base_bdev", json!({"name": "c"}))
+        .unwrap();
+    let seen = site.examine("c")["events"].as_u64().unwrap();
+    let identity = site.examine("c")["device_uuid"].clone();
+    let add = json!({"raid_bdev": "r", "base_bdev": "s"});
+    site.call("bdev_raid_add_base_bdev", add).unwrap();
+    site.settle();
+    // The array is whole without it, and clears the bits of what was rebuilt.
+    let until = Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let bitmap = site.examine("a")["bitmap"].clone();
+        if bitmap["dirty"] == 0 && bitmap["events_cleared"].as_u64().unwrap() > seen {
+            break;
+        }
+        assert!(Instant::now() < until, "{bitmap}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // Its slot is free again, but it is too old.
+    site.call("bdev_raid_remove_base_bdev", json!({"name": "s"}))
+        .unwrap();
+    let (code, text) = site.refused("bdev_examine", json!({"name": "c"}));
+    assert!(code == -116, "{text}");
+    let add = json!({"raid_bdev": "r", "base_bdev": "c"});
+    site.call("bdev_raid_add_base_bdev", add).unwrap();
+    site.settle();
+    assert_ne!(
+        site.examine("c")["device_uuid"],
+        identity,
+        "it is a new one"
+    );
+}
+
+#[test]
 fn without_a_bitmap_it_is_a_new_member() {
     let mut site = running(&[], json!({"consistency_policy": "resync"}));
     let identity = site.examine("c")["device_uuid"].clone();
