@@ -203,7 +203,9 @@ impl Array {
                 self.outbox.push_back((node, Message::Sweep { at_once }));
             }
         }
+        let before = (metadata.events(), metadata.is_dirty());
         metadata.run(&self.view, now);
+        let changed = before != (metadata.events(), metadata.is_dirty());
         for (node, region) in metadata.granted.drain(..) {
             self.outbox.push_back((node, Message::Granted(region)));
         }
@@ -212,6 +214,9 @@ impl Array {
         }
         self.settle();
         self.end_closing();
+        if changed {
+            self.show();
+        }
     }
 
     /// A write to a member's metadata is done.
