@@ -352,6 +352,10 @@ fn force_takes_the_newest_that_were_left_behind() {
     let assembly = by_force(&found).expect("enough");
     assert_eq!((assembly.degraded, assembly.doubtful), (None, false));
     assert!(assembly.dirty());
+    // No bitmap knows where they differ.
+    with_bitmap(&mut found, 3, &[1]);
+    let (_, bits) = by_force(&found).expect("enough").bitmap.expect("one");
+    assert_eq!(bits.count(), bits.bits());
     // One that was being rebuilt is no source of data.
     let recovering = sb(&mut found, 1);
     recovering.features = Features::RECOVERY_OFFSET;

@@ -112,6 +112,7 @@ fn a_bitmap_is_found_where_it_was_written() {
     for (minor, offset) in [
         (Minor::V2, 8),
         (Minor::V2, 3),
+        (Minor::V2, -8),
         (Minor::V0, -24),
         (Minor::V0, 2),
     ] {
@@ -126,6 +127,8 @@ fn a_bitmap_is_found_where_it_was_written() {
             write_bitmap(disk, &superblock, &header, &bits).expect("room");
             let member = Member::read(disk).expect("a member");
             assert_eq!(member.superblock, superblock);
+            let place = format!("Internal Bitmap : {offset} sectors");
+            assert!(member.examine("disk").contains(&place));
             let stored = member.bitmap.expect("said").expect("whole");
             assert_eq!((&stored.header, &stored.bits), (&header, &bits));
             assert_eq!(stored.freshness, Freshness::Current);

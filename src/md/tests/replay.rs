@@ -416,6 +416,29 @@ fn a_log_without_a_header_is_told() {
 }
 
 #[test]
+fn partial_parity_behind_the_end_of_the_log_is_none() {
+    let mut array = Array::new(4, 16, 2);
+    let parity = array.layout.parity(0);
+    let entry = PplEntry {
+        data_sector: 0,
+        pp_size: 8192,
+        data_size: 8192,
+        parity_disk: parity as u32,
+        checksum: parity_checksum([[0; 8192].as_slice()]),
+    };
+    // 592 sectors behind the header have room for 37 of 16 sectors. What follows them reads as zeros, too.
+    let mut header = PplHeader::empty(&array.superblock.set_uuid);
+    header.entries = vec![entry; 38];
+    header.write(&mut array.disks[parity].bytes[LOG_AT as usize * 512..]);
+    let replayed = array.replay(None).expect("no disk fails");
+    let behind = Mismatch::Entry {
+        slot: parity,
+        entry,
+    };
+    assert_eq!((replayed.entries, replayed.mismatches), (37, vec![behind]));
+}
+
+#[test]
 fn logs_are_empty_afterwards() {
     let (mut array, _, parity, _) = stopped();
     let none = BadBlocks::new(0);
