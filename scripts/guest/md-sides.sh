@@ -8,6 +8,7 @@
 #   SIDE_open [NUMBER...]  assembles it from these members (default: all), and exports it
 #   SIDE_refuses NUMBER... will not assemble it from these, for it was not stopped cleanly
 #   SIDE_settled [MISSING] waits until there is nothing left to do but for so many members
+#   SIDE_rests             nobody writes, and it says so: its superblocks become clean
 #   SIDE_lose NUMBER       a member fails
 #   SIDE_regain NUMBER     it comes back
 #   SIDE_regain_half NUMBER  the same, but its rebuild gets half way only
@@ -73,6 +74,7 @@ linux_refuses() {
     linux_boot "$@" && tell refused 'not clean' && tell leave && wait "$linux_pid" && linux_pid=''
 }
 linux_settled() { tell settled "$@"; }
+linux_rests() { tell rests; }
 linux_lose() { tell lose "$1"; }
 linux_regain() { tell regain "$1"; }
 linux_regain_half() {
@@ -163,8 +165,9 @@ ours_refuses() {
 }
 ours_settled() {
     wait_for 120 ours_state ".process == null and .num_base_bdevs_operational == $((4 - ${1:-0}))
-        and .md.dirty == false"
+        and .md.in_sync"
 }
+ours_rests() { wait_for 20 ours_state '.md.dirty == false'; }
 ours_lose() { rpc bdev_raid_remove_base_bdev "name=m$1"; }
 ours_regain() { rpc bdev_raid_add_base_bdev raid_bdev=judge "base_bdev=m$1"; }
 ours_regain_half() {

@@ -103,6 +103,9 @@ untouched() {
         ! dmesg | grep -E 'md|bitmap' | grep -Ei 'not clean|non-fresh|out of date|resync of|recovery of|mismatch|invalid|corrupt'
 }
 
+# rests: its superblocks become clean, for nobody writes.
+rests() { until [ "$(cat $md/array_state)" = clean ]; do sleep 0.1; done; }
+
 # recovered: the array that was killed needs no resync.
 recovered() { [ "$(cat $md/resync_start)" = none ]; }
 
