@@ -199,6 +199,9 @@ impl Arrays {
     pub fn unstart(&mut self, name: &str, devices: &mut Devices) {
         if let Some(array) = self.arrays.get_mut(name) {
             array.volume = None;
+            if let Some(kept) = &mut array.kept {
+                kept.reason = Some("not every reactor could open it; the log says why".to_owned());
+            }
             if let Err(error) = devices.remove(name) {
                 tracing::error!("{error}");
             }

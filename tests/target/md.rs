@@ -31,7 +31,7 @@ fn ran(site: &Site, words: &str) -> (Option<i32>, String, String) {
             None => word.to_owned(),
         });
     }
-    if !words.starts_with("examine") {
+    if !words.starts_with("examine") && !words.starts_with("zero") {
         arguments.extend(["-s".to_owned(), socket.to_owned()]);
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -133,6 +133,9 @@ fn an_array_lives_its_life_in_mdadms_words() {
     let md_uuid = [0, 8, 16, 24].map(|at| &md_uuid[at..at + 8]).join(":");
     let said = md(&site, &format!("assemble -u {md_uuid} vol @t @s @b"));
     says(&said, &["State : clean", "1   active       s"]);
+    // One that is in use is left alone.
+    let said = refused(&site, "zero-superblock @b");
+    assert!(said.contains("is in use"), "{said}");
     says(
         &md(&site, "stop vol --zero-superblock"),
         &["vol is stopped"],
@@ -140,6 +143,17 @@ fn an_array_lives_its_life_in_mdadms_words() {
     let said = refused(&site, "examine @b");
     assert!(said.contains("no md superblock"), "{said}");
     drop(target);
+    // What was lost on the way still says that it belonged to it.
+    let said = md(&site, "zero-superblock @a @b");
+    says(
+        &said,
+        &[&format!("{} belongs to no array", site.file("a").display())],
+    );
+    says(
+        &said,
+        &[&format!("{} had no superblock", site.file("b").display())],
+    );
+    assert!(refused(&site, "examine @a").contains("no md superblock"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::cli::client::ClientError;
-use crate::md::MemberError;
+use crate::md::{DiskError, MemberError};
 
 /// Names the thing and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,17 @@ pub enum MdError {
         path: PathBuf,
         /// Why.
         source: MemberError,
+    },
+    /// Somebody uses a device.
+    #[error("{}: is in use, by an array, a mount or another process; stop that first", .0.display())]
+    Busy(PathBuf),
+    /// A device could not be written.
+    #[error("{}: {source}", path.display())]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: DiskError,
     },
     /// What was asked for makes no sense, or not now.
     #[error("{0}")]

@@ -9,6 +9,7 @@ mod error;
 mod examine;
 mod progress;
 mod watch;
+mod zero;
 
 use clap::Subcommand;
 
@@ -29,6 +30,9 @@ pub struct Args {
 enum Command {
     /// Tell what files or block devices hold of an array. Needs no serving process.
     Examine(examine::Examine),
+    /// Remove the superblock of files or block devices that nobody uses: they belong to no array then.
+    /// Needs no serving process.
+    ZeroSuperblock(zero::ZeroSuperblock),
     /// Tell how arrays are.
     Detail(detail::Detail),
     /// Make an array of devices, and start it.
@@ -69,6 +73,7 @@ impl Args {
     pub fn run(self) -> Result<(), MdError> {
         match self.command {
             Command::Examine(examine) => examine.run(),
+            Command::ZeroSuperblock(zero) => zero.run(),
             Command::Detail(detail) => detail.run(),
             Command::Create(create) => create.run(),
             Command::Assemble(assemble) => assemble.run(),

@@ -360,6 +360,7 @@ fn a_stopped_array_is_given_another_policy() {
     );
     for (params, policy, chunk) in [
         (change("resync"), "resync", Value::Null),
+        (change("ppl"), "ppl", Value::Null),
         (change("bitmap"), "bitmap", json!(65536)),
         (
             json!({"name": "r", "consistency_policy": "bitmap", "bitmap_chunk_kb": 128}),

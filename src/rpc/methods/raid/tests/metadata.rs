@@ -66,6 +66,7 @@ fn what_is_asked_for_is_what_the_members_say() {
             "resync",
             Value::Null,
         ),
+        (json!({"consistency_policy": "ppl"}), "ppl", Value::Null),
     ];
     for (more, policy, chunk) in cases {
         let mut site = Site::new(&["a", "b", "c", "d", "s"]);

@@ -50,6 +50,23 @@ fn a_spare_takes_the_place_of_a_lost_member() {
 }
 
 #[test]
+fn a_spare_takes_over_whatever_the_policy() {
+    for policy in ["resync", "ppl"] {
+        let mut site = running(&["s"], json!({"consistency_policy": policy}));
+        let add = json!({"raid_bdev": "r", "base_bdev": "s"});
+        site.call("bdev_raid_add_spare", add).unwrap();
+        site.call("bdev_raid_remove_base_bdev", json!({"name": "b"}))
+            .unwrap();
+        site.wait_for("a spare", |a| a["base_bdevs_list"][1]["name"] == "s");
+        site.settle();
+        site.restart();
+        site.open(&["s", "a", "b", "c", "d"]);
+        assert_eq!(site.members("r"), ["a", "s", "c", "d"], "{policy}");
+        assert_eq!(site.array("r")["md"]["in_sync"], true);
+    }
+}
+
+#[test]
 fn a_spare_is_let_go_and_is_none_any_more() {
     let mut site = running(&["s"], bitmap());
     let spare = json!({"raid_bdev": "r", "base_bdev": "s"});

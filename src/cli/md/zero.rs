@@ -1,0 +1,66 @@
+//! `stripewise md zero-superblock`: a device that belongs to no array any more.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::{MdError, detail};
+use crate::md::FileDisk;
+use crate::md::member::zero_superblock;
+
+#[derive(Debug, clap::Args)]
+pub struct ZeroSuperblock {
+    /// Files or block devices.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl ZeroSuperblock {
+    /// Does it, to one after the other.
+    pub fn run(self) -> Result<(), MdError> {
+        for path in &self.files {
+            let said = match zero(path)? {
+                0 => "had no superblock",
+                _ => "belongs to no array any more",
+            };
+            detail::print(&format!("{} {said}\n", path.display()));
+        }
+        Ok(())
+    }
+}
+
+/// Removes all superblocks of a device that nobody uses; how many there were.
+fn zero(path: &Path) -> Result<usize, MdError> {
+    let open = |source| MdError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let is_device = std::fs::metadata(path)
+        .map_err(open)?
+        .file_type()
+        .is_block_device();
+    let exclusive = if is_device {
+        OFlags::EXCL
+    } else {
+        OFlags::empty()
+    };
+    // Held until it is done.
+    let lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(exclusive.bits().cast_signed())
+        .open(path);
+    let lock = lock.map_err(|source| match source.kind() {
+        std::io::ErrorKind::ResourceBusy => MdError::Busy(path.to_owned()),
+        _ => open(source),
+    })?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| MdError::Busy(path.to_owned()))?;
+    let mut disk = FileDisk::open(path, true).map_err(open)?;
+    zero_superblock(&mut disk).map_err(|source| MdError::Disk {
+        path: path.to_owned(),
+        source,
+    })
+}
