@@ -189,6 +189,39 @@ fn killed_and_robbed_an_array_waits_for_a_decision() {
     assert_eq!(array(&target)["md"]["doubtful"], false);
 }
 
+/// With a partial parity log nothing that was acknowledged is in doubt, whichever member is gone.
+#[test]
+fn killed_and_robbed_with_a_log_it_starts() {
+    let site = Site::new();
+    let plan = plan("ppl");
+    let config = plan.config(&site);
+    for round in 0..plan.members {
+        let mut target = site.serve(&config, "0x1");
+        wait_until_whole(&target);
+        let words = format!("{WORK} --seed {round}");
+        let mut load = Load::start(&site, &words, Some("state"));
+        load.wait_for_progress(&target, 500);
+        target.kill();
+        drop(load);
+        let gone = plan.member(round);
+        hide(&site, &gone);
+        let target = site.serve_with(&config, "0x1", WHATEVER);
+        let now = array(&target);
+        assert_eq!(now["state"], "online", "{now}");
+        assert_eq!(now["md"]["doubtful"], false);
+        let outcome = Load::run(&site, "--verify-only --bs 4k --iodepth 16", Some("state"));
+        assert_eq!(outcome.wrong(), 0, "without {gone}: {outcome:?}");
+        // What was being written to the lost member when the target was killed is refused.
+        let refused = outcome.number(&["io_failed"]);
+        assert!(outcome.number(&["verify", "blocks_verified"]) > refused);
+        bring_back(&site, &gone);
+        open(&target, &gone);
+        let add = json!({"raid_bdev": VOLUME, "base_bdev": gone});
+        target.call("bdev_raid_add_base_bdev", add);
+        wait_until_whole(&target);
+    }
+}
+
 #[test]
 fn killed_and_robbed_but_idle_it_starts() {
     let site = Site::new();
