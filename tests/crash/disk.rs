@@ -398,7 +398,9 @@ impl md::Disk for Disk {
 fn written(op: Op, blocks: u32, block: u32, data: &Data) -> Option<Vec<u8>> {
     match (op, data) {
         (Op::Write { .. }, Data::Write(segments)) => {
-            Some(segments.iter().flat_map(|s| s.iter().copied()).collect())
+            let mut bytes = Vec::new();
+            segments.iter().for_each(|s| bytes.extend_from_slice(s));
+            Some(bytes)
         }
         (Op::WriteZeroes { .. }, _) => Some(vec![0; (blocks * block) as usize]),
         _ => None,

@@ -11,6 +11,8 @@ use crate::disk::SECTOR;
 
 /// What the volume holds before anybody has written to it.
 pub const INITIAL: u64 = 1;
+/// Bytes that are repeated.
+const PATTERN: usize = 16;
 /// Whatever there is: parity was accepted that may not match.
 const ANYTHING: u64 = u64::MAX;
 
@@ -56,12 +58,22 @@ impl Write {
 pub fn bytes(sector: u64, value: u64) -> [u8; SECTOR] {
     let mut bytes = [0; SECTOR];
     if value != 0 {
-        for (i, word) in bytes.chunks_exact_mut(8).enumerate() {
-            let says = if i % 2 == 0 { value } else { !sector };
-            word.copy_from_slice(&says.to_le_bytes());
+        bytes[..8].copy_from_slice(&value.to_le_bytes());
+        bytes[8..PATTERN].copy_from_slice(&(!sector).to_le_bytes());
+        let mut done = PATTERN;
+        while done < SECTOR {
+            bytes.copy_within(..done, done);
+            done *= 2;
         }
     }
     bytes
+}
+
+/// The bytes of sectors that hold `value`.
+pub fn fill(sectors: Range<u64>, value: u64) -> Vec<u8> {
+    let mut all = Vec::new();
+    sectors.for_each(|sector| all.extend_from_slice(&bytes(sector, value)));
+    all
 }
 
 impl Host {

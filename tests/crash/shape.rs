@@ -7,6 +7,7 @@ use stripewise::md::{
     Bitmap, BitmapHeader, Created, NewArray, NewDevice, Policy, SetName, Time, create,
 };
 use stripewise::raid::{BatchScope, Batching, Geometry, Layout, ProcessOptions};
+use stripewise::xor;
 use uuid::Uuid;
 
 use crate::disk::{Disk, SECTOR};
@@ -153,8 +154,8 @@ impl Shape {
             for role in 0..geometry.data() {
                 let first = (row * geometry.data() as u64 + role as u64) * chunk / SECTOR as u64;
                 let sectors = first..first + chunk / SECTOR as u64;
-                let data: Vec<u8> = sectors.flat_map(|s| host::bytes(s, INITIAL)).collect();
-                parity.iter_mut().zip(&data).for_each(|(p, d)| *p ^= d);
+                let data = host::fill(sectors, INITIAL);
+                xor::xor_assign(&mut parity, &[&data]);
                 let slot = geometry.member(row, role);
                 disks[slot].put((DATA + row * chunk) as usize, &data);
             }

@@ -304,7 +304,7 @@ impl World {
         let per_block = u64::from(self.shape.block) / SECTOR as u64;
         let sectors = lba * per_block..(lba + u64::from(blocks)) * per_block;
         let value = self.next;
-        let contents: Vec<u8> = sectors.flat_map(|s| host::bytes(s, value)).collect();
+        let contents = host::fill(sectors, value);
         let mut contents = &contents[..];
         let mut buffers = self.buffers(blocks);
         for buffer in &mut buffers {
@@ -591,10 +591,11 @@ impl World {
                 if (0..members.len()).any(|slot| is_bad(slot, i)) {
                     continue;
                 }
-                for i in i..i + SECTOR {
-                    let sum = members.iter().fold(0, |sum, m| sum ^ m[i]);
-                    assert_eq!(sum, 0, "parity of row {row}, byte {}", i - start);
+                let mut sum = [0; SECTOR];
+                for member in &members {
+                    add(&mut sum, &member[i..i + SECTOR]);
                 }
+                assert_eq!(sum, [0; SECTOR], "parity of row {row}, byte {}", i - start);
             }
             for role in 0..geometry.data() {
                 let slot = geometry.member(row, role);
@@ -624,4 +625,12 @@ fn marked(shape: &Shape, disks: &[Disk]) -> BTreeSet<u64> {
     });
     let rows = bits.flat_map(|bit| bit * bytes / chunk..=((bit + 1) * bytes - 1) / chunk);
     rows.collect()
+}
+
+/// XOR, word by word, independent of the engine's.
+fn add(sum: &mut [u8; SECTOR], bytes: &[u8]) {
+    let words = bytes.as_chunks().0.iter().copied().map(u64::from_ne_bytes);
+    for (sum, word) in sum.as_chunks_mut().0.iter_mut().zip(words) {
+        *sum = (u64::from_ne_bytes(*sum) ^ word).to_ne_bytes();
+    }
 }
