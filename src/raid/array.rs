@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use super::VolumeError;
+use super::batch::mutation::{self, Mutation};
 use super::geometry::Geometry;
 use super::message::{Message, NodeId};
 use super::metadata::{Metadata, MetadataConfig};
@@ -649,7 +650,7 @@ impl Array {
         let durable = self
             .metadata
             .as_ref()
-            .is_none_or(|m| m.durable() >= self.gate);
+            .is_none_or(|m| m.durable() >= self.gate || mutation::on(Mutation::D3));
         // An array that is offline writes no superblocks any more; and nobody waits for them.
         if self.settled == epoch || !self.unconfirmed.is_empty() || (!durable && self.view.online) {
             return;

@@ -1,9 +1,9 @@
-//! The defects of md's history, as switches: `--cfg mutations` builds them in, and
-//! `STRIPEWISE_MUTATION` turns one on. `scripts/mutations` shows that each is caught by the test
-//! that is named after it. In any other build [`on`] is `false` at compile time.
+//! Defects, as switches: `--cfg mutations` builds them in, and `STRIPEWISE_MUTATION` turns one on.
+//! `scripts/mutations` shows that each is caught by the test that is named after it. In any other
+//! build [`on`] is `false` at compile time.
 
-/// A defect of Linux md's stripe batching, carried over to our code. The numbers are those of the
-/// interleavings in `docs/batching.md`.
+/// A defect: of Linux md's stripe batching, carried over to our code (R; the numbers are those of
+/// the interleavings in `docs/batching.md`), or an order of durability that is not kept (D).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::raid) enum Mutation {
     /// The role is looked at, the lock let go, and the charge taken afterwards.
@@ -43,6 +43,28 @@ pub(in crate::raid) enum Mutation {
     R16,
     /// A join believes the board, and does not look again which stripe it is.
     R17,
+    /// A region may be written to before its bits are on the members.
+    D1,
+    /// Bits are cleared, then the header says who may not rely on the bitmap any more.
+    D2,
+    /// A write is acknowledged before the members say that one of them lacks it.
+    D3,
+    /// Bits are cleared while what was written there may be in a member's cache.
+    D4,
+    /// The array is said to be clean while what was written may be in a member's cache.
+    D5,
+    /// A process is said to have come as far as it has written, in a member's cache or not.
+    D6,
+    /// What one member says is relied on, when the others do not say it yet.
+    D7,
+    /// The next event is begun while a member does not have the last one.
+    D8,
+    /// A new member speaks of itself when no other does yet.
+    D9,
+    /// All others speak of a member that has replaced one, when it does not do so yet.
+    D10,
+    /// A flush is acknowledged although a member is lost with its cache and nobody has said so.
+    D11,
 }
 
 /// Whether a defect is switched on.

@@ -21,6 +21,7 @@ use super::proven::Proven;
 use crate::bdev::{Data, Op, Request};
 use crate::md::{BadBlocks, Policy, Superblock};
 use crate::memory::{Buf, BufMut, Segments};
+use crate::raid::batch::mutation::{self, Mutation};
 use crate::raid::view::View;
 
 /// Bytes of a page of metadata.
@@ -108,6 +109,16 @@ impl Commit {
     pub(super) fn answered(&mut self) {
         self.in_flight -= 1;
     }
+
+    /// The defect of doing without its flush.
+    fn unflushed(&self) -> Mutation {
+        let clears = |step: &Step| matches!(step, Step::Clear(_));
+        match self.steps.iter().any(clears) {
+            true => Mutation::D4,
+            false if self.says_dirty == Some(false) => Mutation::D5,
+            false => Mutation::D6,
+        }
+    }
 }
 
 impl Metadata {
@@ -140,11 +151,12 @@ impl Metadata {
         let mut steps = VecDeque::from([Step::Flush]);
         if !idle.is_empty() {
             let header = &mut self.marks.as_mut().expect("looked at above").header;
+            steps.push_back(Step::Clear(idle));
             if header.events_cleared < self.events {
                 header.events_cleared = self.events;
-                steps.push_back(Step::Pages([0].into()));
+                let at = if mutation::on(Mutation::D2) { 2 } else { 1 };
+                steps.insert(at, Step::Pages([0].into()));
             }
-            steps.push_back(Step::Clear(idle));
         }
         let mut commit = Commit::new(steps);
         if clean {
@@ -198,6 +210,13 @@ impl Metadata {
             commit.says_dirty = Some(self.dirty || !self.waiting.is_empty());
         } else {
             commit.steps.push_back(Step::Pages(pages));
+        }
+        if mutation::on(Mutation::D1) {
+            let sets = std::mem::take(&mut commit.sets);
+            sets.iter()
+                .for_each(|&r| self.regions[r as usize].durable = true);
+            self.dirty |= !self.waiting.is_empty();
+            self.grant();
         }
         commit
     }
@@ -262,7 +281,9 @@ impl Metadata {
                 let held = (0..self.regions.len() as u64)
                     .filter(|&r| self.regions[r as usize].holders > 0);
                 self.written = held.collect();
-                commit.jobs.extend((0..slots).map(Job::Flush));
+                if !mutation::on(commit.unflushed()) {
+                    commit.jobs.extend((0..slots).map(Job::Flush));
+                }
             }
             Step::Pages(pages) => commit.jobs.extend(pages.into_iter().map(Job::Page)),
             Step::Clear(regions) => {
@@ -315,6 +336,8 @@ impl Metadata {
                 // first: if all but it spoke of it, its slot would have no member.
                 let heir = self.proven.replaced.map(|_| self.geometry.members());
                 let newcomer = self.proven.rebuilt.map(|r| r.slot);
+                let heir = heir.filter(|_| !mutation::on(Mutation::D10));
+                let newcomer = newcomer.filter(|_| !mutation::on(Mutation::D9));
                 let others = |slot: &usize| ![heir, newcomer].contains(&Some(*slot));
                 let (heir, newcomer) = (heir.into_iter(), newcomer.into_iter());
                 let order = [

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use self::commit::Commit;
 use self::proven::{Proven, Rebuilt};
+use super::batch::mutation::{self, Mutation};
 use super::geometry::Geometry;
 use super::message::NodeId;
 use super::regions::Regions;
@@ -248,8 +249,8 @@ impl Metadata {
         let behind = members().any(|s| s.events != metadata.events);
         let differ = behind || members().any(|s| s.roles != metadata.roles);
         let dirty = dirty || members().any(|s| s.resync_offset == 0);
-        metadata.behind = behind.then_some(said);
-        if dirty || differ {
+        metadata.behind = (behind && !mutation::on(Mutation::D8)).then_some(said);
+        if (dirty || differ) && !mutation::on(Mutation::D7) {
             metadata.agreed = metadata.wish();
             metadata.rewrite = metadata.marks.is_some();
         }
