@@ -47,6 +47,8 @@ struct Version {
     write: u64,
     /// It was acknowledged, so that a flush makes it durable.
     done: bool,
+    /// It is the first sector of its write.
+    is_first: bool,
     bytes: [u8; SECTOR],
 }
 
@@ -61,14 +63,17 @@ pub enum Luck {
     Everything,
     /// Each write is there, or lost, or torn.
     Torn,
+    /// Each write is there but for its first sector.
+    Headless,
 }
 
 impl Luck {
-    pub const ALL: [Luck; 4] = [
+    pub const ALL: [Luck; 5] = [
         Luck::Nothing,
         Luck::Acknowledged,
         Luck::Everything,
         Luck::Torn,
+        Luck::Headless,
     ];
 }
 
@@ -78,6 +83,7 @@ enum Fate {
     Lost,
     Whole,
     Torn,
+    Headless,
 }
 
 impl Fate {
@@ -85,13 +91,15 @@ impl Fate {
         match luck {
             Luck::Nothing => Fate::Lost,
             Luck::Everything | Luck::Acknowledged => Fate::Whole,
-            Luck::Torn => random.pick(&[Fate::Lost, Fate::Whole, Fate::Torn]),
+            Luck::Torn => random.pick(&[Fate::Lost, Fate::Whole, Fate::Torn, Fate::Headless]),
+            Luck::Headless => Fate::Headless,
         }
     }
 
-    /// Whether a sector of it is there.
-    fn reaches(self, random: &mut Random) -> bool {
+    /// Whether a sector of it is there, the first or another.
+    fn reaches(self, is_first: bool, random: &mut Random) -> bool {
         match self {
+            Fate::Headless => !is_first,
             Fate::Lost => false,
             Fate::Whole => true,
             Fate::Torn => random.one_in(2),
@@ -220,6 +228,7 @@ impl Disk {
             versions.push(Version {
                 write: self.clock,
                 done,
+                is_first: i == 0,
                 bytes: sector.try_into().expect("a sector"),
             });
         }
@@ -252,7 +261,7 @@ impl Disk {
             for version in versions {
                 let fate = fates.entry(version.write);
                 let fate = *fate.or_insert_with(|| Fate::draw(luck, random));
-                if fate.reaches(random) {
+                if fate.reaches(version.is_first, random) {
                     left.medium[at as usize * SECTOR..][..SECTOR].copy_from_slice(&version.bytes);
                 }
             }
@@ -278,6 +287,14 @@ impl Disk {
     ) -> Self {
         let mut left = self.restarted();
         left.clock += 1;
+        // What it did not answer, it has done by now or will never do.
+        for (&at, versions) in &mut left.unsure {
+            versions.retain(|version| version.done || random.one_in(2));
+            versions.iter_mut().for_each(|version| version.done = true);
+            if let Some(last) = versions.last() {
+                left.content[at as usize * SECTOR..][..SECTOR].copy_from_slice(&last.bytes);
+            }
+        }
         left.finish(in_flight, Luck::Torn, false, random);
         left
     }
@@ -310,7 +327,7 @@ impl Disk {
             self.torn += u64::from(fate == Fate::Torn);
             let start = request.lba as usize * self.block as usize;
             for (i, sector) in bytes.chunks_exact(SECTOR).enumerate() {
-                if fate.reaches(random) {
+                if fate.reaches(i == 0, random) {
                     let forced = forced || request.op.is_fua() || !self.cached;
                     self.store(start + i * SECTOR, sector, forced);
                 }

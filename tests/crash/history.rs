@@ -16,6 +16,8 @@ pub enum Act {
     Read { lba: u64, blocks: u32 },
     /// As `Read`, after a crash and before a write: what is read is what the crash has left.
     Look { lba: u64, blocks: u32 },
+    /// For so many steps.
+    Wait(u32),
     /// Until every request of the host has ended.
     Drain,
     /// The member of a slot fails.
@@ -104,9 +106,14 @@ pub fn loss(shape: &Shape, random: &mut Random) -> Vec<Act> {
     let mut acts = vec![write(0, row + 1, false), Act::Drain, Act::Flush];
     acts.extend(quiet.then_some(Act::Quiet));
     acts.extend([
-        write(0, 1, false),
+        write(0, row, false),
+        Act::Drain,
         Act::Fail(slot, failure),
         write(0, 1, true),
+    ]);
+    // Flushes meet the loss at every stage of its becoming known.
+    acts.extend((0..8).flat_map(|_| [Act::Wait(4), Act::Flush]));
+    acts.extend([
         write(row, row, true),
         Act::Drain,
         Act::Flush,
@@ -208,7 +215,8 @@ pub fn anything(shape: &Shape, random: &mut Random) -> Vec<Act> {
                 fua,
             },
             22..=25 => Act::Flush,
-            26..=29 => Act::Drain,
+            26..=27 => Act::Drain,
+            28..=29 => Act::Wait(random.below(20) as u32),
             30..=31 => Act::Read {
                 lba,
                 blocks: blocks as u32,

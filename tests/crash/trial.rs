@@ -83,7 +83,7 @@ pub fn start(
         Ok(world) => Some(world),
         Err(StartError::Assembly(AssemblyError::Missing { .. })) => {
             let both = lost.is_some() && wreck.was_degraded;
-            assert!(both, "enough members are there");
+            assert!(both || wreck.was_offline, "enough members are there");
             None
         }
         Err(StartError::Assembly(AssemblyError::DirtyDegraded { .. })) => {

@@ -2,10 +2,10 @@
 //! crash.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::mpsc;
 
-use stripewise::bdev::{Bdev, Completion, Data, Op, Request, Status};
+use stripewise::bdev::{Completion, Data, Op, Request, Status};
+use stripewise::md::member::zero_superblock;
 use stripewise::md::superblock::IN_SYNC;
 use stripewise::md::{BadBlocks, Member, Role, free_number, join};
 use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
@@ -45,6 +45,8 @@ pub struct Wreck {
     pub slots: Vec<Option<usize>>,
     /// A member was lost, or not in sync, at some time in this life.
     pub was_degraded: bool,
+    /// Two were.
+    pub was_offline: bool,
 }
 
 /// A host's request in flight.
@@ -101,6 +103,7 @@ impl World {
             quiet: true,
             slots: (0..shape.members).map(Some).collect(),
             was_degraded: false,
+            was_offline: false,
             shape,
         };
         Self::restart(wreck, false, random).unwrap_or_else(|why| panic!("{why:?}"))
@@ -166,6 +169,7 @@ impl World {
             quiet: self.quiet,
             slots: self.machine.slots(),
             was_degraded: self.was_degraded,
+            was_offline: !self.machine.view().online,
         }
     }
 
@@ -179,7 +183,8 @@ impl World {
                 if !self.machine.ended.is_empty() {
                     continue;
                 }
-                if self.is_over(act, waits != Some(false)) {
+                let waited = matches!(act, Act::Wait(most) if steps >= most);
+                if waited || self.is_over(act, waits != Some(false)) {
                     break;
                 }
                 let ends = waits.is_some() && steps < 100_000;
@@ -238,17 +243,21 @@ impl World {
             Act::Accept => self.accept(),
             Act::Read { lba, blocks } => self.read(lba, blocks, false),
             Act::Look { lba, blocks } => self.read(lba, blocks, true),
-            Act::Drain | Act::Noticed | Act::Healthy | Act::Rest | Act::Quiet => {}
+            Act::Wait(_) | Act::Drain | Act::Noticed | Act::Healthy | Act::Rest | Act::Quiet => {}
         }
     }
 
     /// Whether an act needs no more steps; `still`, if nothing happens until time passes.
     fn is_over(&mut self, act: Act, still: bool) -> bool {
         let view = self.machine.view();
+        if !view.online {
+            return self.sent.is_empty();
+        }
         match act {
             Act::Drain | Act::Read { .. } | Act::Look { .. } => self.sent.is_empty(),
             Act::Noticed => view.lost().is_some() || view.bad.is_some(),
             Act::Healthy => view.degraded.is_none() && view.unsynced.is_none(),
+            Act::Wait(_) => still,
             Act::Rest => still && self.is_at_rest(),
             Act::Quiet => {
                 let over = still && self.is_at_rest() && self.is_quiet();
@@ -379,6 +388,7 @@ impl World {
             Status::MediumError => self.is_doubtful() || view.bad.is_some(),
             // Two members can't store it, or what they stored can't be told.
             Status::WriteFault => self.disks.iter().any(|disk| !disk.broken.is_empty()),
+            Status::Offline => !view.online,
             _ => false,
         };
         assert!(
@@ -485,7 +495,9 @@ impl World {
     /// The disk that was away comes back, if a slot is free.
     fn bring_back(&mut self) {
         let lost = self.machine.view().lost();
-        let Some(at) = self.away.filter(|_| lost.is_some()) else {
+        let used = self.machine.slots();
+        let is_free = |at: &usize| lost.is_some() && !used.contains(&Some(*at));
+        let Some(at) = self.away.filter(is_free) else {
             return;
         };
         // Whoever pulled it out may have pulled its power, too.
@@ -493,25 +505,35 @@ impl World {
         let mut disk = self.disks[at].crash(std::iter::empty(), luck, &mut self.random);
         disk.broken = 0..0;
         self.disks[at] = disk;
-        let own = start::superblock(&self.disks[at]);
-        let Some(own) = own.filter(|own| own.recovering().is_none()) else {
-            return self.replace();
+        let returning = lost.and_then(|lost| self.returning(at, lost));
+        self.tally.returned += u64::from(returning.is_some());
+        let new = returning.unwrap_or_else(|| self.newcomer(at));
+        self.add(at, new);
+    }
+
+    /// What becomes of a disk that was the member of a slot, if it lacks only what the bitmap says:
+    /// as the control thread has it.
+    fn returning(&self, at: usize, slot: usize) -> Option<NewMember> {
+        let own = start::member(&self.disks[at])?.superblock;
+        let slots = self.machine.slots();
+        let others = slots.iter().flatten();
+        let others = others.filter_map(|at| start::member(&self.disks[*at]));
+        let others: Vec<Member> = others.collect();
+        let knows = |other: &Member| {
+            let role = own.role_of(other.superblock.dev_number);
+            matches!(role, Role::Slot(_) | Role::Spare)
         };
-        let other = self.other();
-        let header = start::bitmap(&other).map(|(header, _)| header);
-        let returns = header.is_some_and(|h| own.events >= h.events_cleared);
-        self.tally.returned += u64::from(returns);
-        let new = NewMember {
+        let cleared = |other: &Member| {
+            let header = start::bitmap(other).map(|(header, _)| header);
+            header.is_some_and(|h| own.events >= h.events_cleared)
+        };
+        let whole = own.role() == Role::Slot(slot as u16) && own.recovering().is_none();
+        let returns = whole && others.iter().all(knows) && others.iter().all(cleared);
+        returns.then(|| NewMember {
             bad_blocks: BadBlocks::for_log(&own.bad_block_log),
             superblock: own,
-            returns,
-        };
-        let bdev = self.disks[at].device(at);
-        self.control(|answer| Control::Add {
-            bdev,
-            metadata: Some(Box::new(new)),
-            answer,
-        });
+            returns: true,
+        })
     }
 
     /// What a member says that is there.
@@ -525,45 +547,61 @@ impl World {
     /// Another disk takes the place of the one that is missing, if one is.
     fn replace(&mut self) {
         if self.machine.view().lost().is_some() {
-            let (bdev, new) = self.newcomer();
-            self.control(|answer| Control::Add {
-                bdev,
-                metadata: Some(new),
-                answer,
-            });
+            let at = self.blank();
+            let new = self.newcomer(at);
+            self.add(at, new);
         }
+    }
+
+    fn add(&mut self, at: usize, new: NewMember) {
+        self.quiet = false;
+        let bdev = self.disks[at].device(at);
+        self.control(|answer| Control::Add {
+            bdev,
+            metadata: Some(Box::new(new)),
+            answer,
+        });
     }
 
     /// Another disk is to take the place of a member that works.
     fn swap(&mut self, slot: usize) {
-        if let Some(disk) = self.machine.slots()[slot] {
-            let (bdev, new) = self.newcomer();
-            self.control(|answer| Control::Replace {
-                member: disk::name(disk),
-                bdev,
-                metadata: Some(new),
-                answer,
-            });
-        }
+        let Some(disk) = self.machine.slots()[slot] else {
+            return;
+        };
+        let at = self.blank();
+        let new = self.newcomer(at);
+        self.quiet = false;
+        let bdev = self.disks[at].device(at);
+        self.control(|answer| Control::Replace {
+            member: disk::name(disk),
+            bdev,
+            metadata: Some(Box::new(new)),
+            answer,
+        });
     }
 
     /// A disk that was never a member.
-    fn newcomer(&mut self) -> (Arc<dyn Bdev>, Box<NewMember>) {
-        self.quiet = false;
+    fn blank(&mut self) -> usize {
         let at = self.disks.len();
         self.disks.push(self.shape.blank(at));
+        at
+    }
+
+    /// What becomes of a disk that is to have everything anew.
+    fn newcomer(&mut self, at: usize) -> NewMember {
         let other = self.other();
         let taken = |n| matches!(other.superblock.role_of(n), Role::Slot(_));
         let number = free_number(self.shape.members as u32, taken).expect("there are many");
         let header = start::bitmap(&other).map(|(header, _)| header);
         let superblock = join(&other.superblock, header, self.shape.device(at), number);
         let superblock = superblock.expect("it is large enough");
-        let new = NewMember {
+        let prepared = zero_superblock(&mut self.disks[at]);
+        prepared.expect("disks can be written");
+        NewMember {
             bad_blocks: BadBlocks::for_log(&superblock.bad_block_log),
             superblock,
             returns: false,
-        };
-        (self.disks[at].device(at), Box::new(new))
+        }
     }
 
     /// On an array that lacks nothing, looks at the disks themselves: everywhere the data that the
