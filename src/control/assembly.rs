@@ -196,7 +196,8 @@ impl Arrays {
                 list(&absent)
             ));
         }
-        self.engage(name, assembly, found, devices, place)
+        let force = enough == Enough::Forced;
+        self.engage(name, assembly, found, force, devices, place)
     }
 
     /// Makes the volume of an array that can be started.
@@ -205,6 +206,7 @@ impl Arrays {
         name: &str,
         mut assembly: Assembly,
         mut found: Vec<Found>,
+        force: bool,
         devices: &mut Devices,
         place: &Place<'_>,
     ) -> Result<Arc<Volume>, String> {
@@ -213,7 +215,10 @@ impl Arrays {
             let device = seat.map(|seat| devices.registry.get(&found[seat.found].name));
             members.push(device.transpose().map_err(|e| e.to_string())?);
         }
-        if let Err((slot, error)) = recover(&mut assembly, &mut found, &members) {
+        if let Err((slot, error)) = recover(&mut assembly, &mut found, &members, force) {
+            let Some(slot) = slot else {
+                return Err(error);
+            };
             if let Some(bdev) = &members[slot] {
                 self.give_up(name, &bdev.info().name, &error, devices);
             }

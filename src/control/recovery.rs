@@ -6,25 +6,27 @@ use super::disk::MemberDisk;
 use crate::bdev::Bdev;
 use crate::md::{self, Assembly, Found, Replay};
 
-/// A member that could not be recovered: its slot, and why.
-pub(super) type Failure = (usize, String);
+/// What could not be recovered: the slot of the member that is of no use, if it is the fault of one,
+/// and why.
+pub(super) type Failure = (Option<usize>, String);
 
 /// Makes an array ready to be used, and changes what is known of it accordingly. `members` are the
-/// devices of its slots.
+/// devices of its slots. `force` takes blocks for what they are that are lost and can't be noted.
 ///
 /// # Errors
-/// The member that is of no use.
+/// [`Failure`].
 pub(super) fn recover(
     assembly: &mut Assembly,
     found: &mut [Found],
     members: &[Option<Arc<dyn Bdev>>],
+    force: bool,
 ) -> Result<(), Failure> {
     let mut disks = Vec::new();
     for (slot, member) in members.iter().enumerate() {
         let disk = member.as_ref().map(MemberDisk::open).transpose();
-        disks.push(disk.map_err(|e| (slot, e.to_string()))?);
+        disks.push(disk.map_err(|e| (Some(slot), e.to_string()))?);
     }
-    let recovered = md::recover(assembly, found, &mut disks);
+    let recovered = md::recover(assembly, found, &mut disks, force);
     if let Some(replay) = recovered.map_err(|e| (e.slot(), e.to_string()))? {
         tell(assembly, &replay);
     }

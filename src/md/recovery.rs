@@ -7,11 +7,12 @@
 use super::member::{write_bad_blocks, write_bitmap, write_superblock};
 use super::superblock::IN_SYNC;
 use super::{
-    AreaError, Assembly, BadBlocks, Disk, Features, Found, LogMember, Lost, Mismatch, Policy,
-    Replay, ReplayError, Seat, Standing, StoredBitmap, Superblock, empty_logs, replay,
+    AreaError, Assembly, BadBlocks, BadBlocksError, Disk, Features, Found, LogMember, Lost,
+    Mismatch, Policy, Replay, ReplayError, Seat, Standing, StoredBitmap, Superblock, empty_logs,
+    replay,
 };
 
-/// A member that turns out to be of no use. Without it, the array can be put together again.
+/// An array that can't be made ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryError {
     /// Its log could not be replayed.
@@ -25,34 +26,57 @@ pub enum RecoveryError {
         /// What went wrong.
         error: AreaError,
     },
+    /// Blocks of a missing member are lost, and there is nowhere to say so.
+    #[error(
+        "blocks of slot {slot}, which is missing, were being written, and the member of slot {parity} cannot note that they are lost: {error}; attach the missing one, or start by force and check the data"
+    )]
+    Lost {
+        /// The slot that is missing.
+        slot: usize,
+        /// That of the member whose log has no room.
+        parity: usize,
+        /// Why it has none.
+        error: BadBlocksError,
+    },
 }
 
 impl RecoveryError {
-    /// The slot of the member.
-    pub fn slot(&self) -> usize {
+    /// The slot of the member that is of no use, if it is the fault of one. Without it, the array can
+    /// be put together again.
+    pub fn slot(&self) -> Option<usize> {
         match self {
             Self::Replay(ReplayError::Disk { slot, .. } | ReplayError::Area { slot, .. })
-            | Self::Area { slot, .. } => *slot,
-            Self::Replay(ReplayError::Shape) => 0,
+            | Self::Area { slot, .. } => Some(*slot),
+            Self::Replay(ReplayError::Shape) | Self::Lost { .. } => None,
         }
     }
 }
 
 /// Makes an array ready to be used, and changes what is known of it accordingly. `disks` are the
-/// devices of its slots. Says what came of the logs, if they were replayed.
+/// devices of its slots. `force` takes blocks for what they are that are lost and can't be noted. Says
+/// what came of the logs, if they were replayed.
 ///
 /// # Errors
-/// [`RecoveryError`]: the member that is of no use.
+/// [`RecoveryError`]
 pub fn recover<D: Disk>(
     assembly: &mut Assembly,
     found: &mut [Found],
     disks: &mut [Option<D>],
+    force: bool,
 ) -> Result<Option<Replay>, RecoveryError> {
     let is_ppl = matches!(assembly.superblock.policy, Policy::Ppl { .. });
     let replayed = match is_ppl && assembly.dirty() {
-        true => Some(replay_logs(assembly, found, disks)?),
+        true => Some(replay_logs(assembly, found, disks, force)?),
         false => None,
     };
+    if is_ppl {
+        empty(assembly, found, disks)?;
+    }
+    if let Some(replayed) = &replayed
+        && is_clean(assembly, replayed)
+    {
+        assembly.resync_offset = IN_SYNC;
+    }
     if let Some((header, _)) = &mut assembly.bitmap {
         // Whatever it missed is in its bits by now.
         header.state = 0;
@@ -66,27 +90,49 @@ fn replay_logs<D: Disk>(
     assembly: &mut Assembly,
     found: &mut [Found],
     disks: &mut [Option<D>],
+    force: bool,
 ) -> Result<Replay, RecoveryError> {
     let parts = parts(assembly, found);
     let replayed = replay(&mut logs(disks, &parts), assembly.resync_offset)?;
     for lost in &replayed.lost {
-        let slot = lost.parity;
-        let noted = note(lost, assembly, found, disks);
-        noted.map_err(|error| RecoveryError::Area { slot, error })?;
-    }
-    empty_logs(&mut logs(disks, &parts))?;
-    if is_clean(assembly, &replayed) {
-        assembly.resync_offset = IN_SYNC;
+        let (slot, parity) = (lost.slot, lost.parity);
+        match note(lost, assembly, found, disks) {
+            Ok(()) => {}
+            Err(AreaError::BadBlocks(_)) if force => {}
+            Err(AreaError::BadBlocks(error)) => {
+                return Err(RecoveryError::Lost {
+                    slot,
+                    parity,
+                    error,
+                });
+            }
+            Err(error) => {
+                return Err(RecoveryError::Area {
+                    slot: parity,
+                    error,
+                });
+            }
+        }
     }
     Ok(replayed)
 }
 
+/// Empties the logs. What a clean array has left in them is in the way, too: new headers might lead to
+/// old ones behind them.
+fn empty<D: Disk>(
+    assembly: &Assembly,
+    found: &[Found],
+    disks: &mut [Option<D>],
+) -> Result<(), RecoveryError> {
+    Ok(empty_logs(&mut logs(disks, &parts(assembly, found)))?)
+}
+
 /// Whether parity is right after a replay. Where all members are there it is made anew otherwise, as
 /// in the kernel. Where one is missing there is nothing to make it of, and nothing of it is in doubt
-/// unless a log is: an entry that is not whole was being written when the array stopped, and its
-/// data were not begun.
+/// unless a log is. An entry that is not whole was being written when the array stopped, and its
+/// data were not begun; so was a header that is not whole, and no other was needed.
 fn is_clean(assembly: &Assembly, replay: &Replay) -> bool {
-    let is_torn = |m: &Mismatch| matches!(m, Mismatch::Checksum { .. });
+    let is_torn = |m: &Mismatch| matches!(m, Mismatch::Checksum { .. } | Mismatch::NoHeader { .. });
     match assembly.degraded {
         None => replay.proves_clean(assembly.resync_offset),
         Some(_) => assembly.resync_offset == 0 && replay.mismatches.iter().all(is_torn),

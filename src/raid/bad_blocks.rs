@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::array::Array;
 use super::geometry::Geometry;
 use super::metadata::Stored;
+use super::round::roles;
 use super::shard::Shard;
 use super::view::BadRange;
 use crate::bdev::Status;
@@ -84,12 +85,20 @@ impl Array {
         };
         let sectors = sectors_of(&self.geometry, member, stripe);
         let mut bad = metadata.bad_blocks(slot).clone();
-        // Where there is no room for what is left of a range, all of it stays noted.
-        if let Ok(true) = bad.remove(sectors) {
-            metadata.set_bad_blocks(slot, bad);
-            // The log may say so once the new bytes are on the member for good.
-            metadata.checkpoint();
-            self.publish_bad();
+        match bad.remove(sectors) {
+            Ok(true) => {
+                metadata.set_bad_blocks(slot, bad);
+                // The log may say so once the new bytes are on the member for good.
+                metadata.checkpoint();
+                self.gate = metadata.wish();
+                self.publish_bad();
+            }
+            Ok(false) => {}
+            Err(error) => {
+                // There is no room for what is left of a range.
+                tracing::error!(%error, "a bad block can't be struck from its log");
+                self.lose(slot, Status::WriteFault);
+            }
         }
     }
 
@@ -117,10 +126,29 @@ fn sectors_of(geometry: &Geometry, member: &Superblock, stripe: u64) -> std::ops
 }
 
 impl Shard {
-    /// Whether the view says that the member in `slot` does not hold (all of) a stripe.
-    pub(super) fn is_bad(&self, slot: usize, stripe: u64) -> bool {
-        let start = self.geometry.member_offset(stripe);
+    /// Whether some of what a round has stored is still said to be lost. It must not be
+    /// acknowledged before that is struck from the log: after a restart nobody would give it out.
+    pub(super) fn clears(&mut self, at: u32) -> bool {
+        if self.view.bad.is_none() && self.settled.bad.is_none() {
+            return false;
+        }
+        let stripe = &self.cache[at];
+        let (number, row) = (stripe.number, stripe.row);
+        let start = self.geometry.member_offset(number);
         let end = start + u64::from(self.geometry.stripe_bytes());
-        self.view.is_bad(slot, start, end)
+        let mut waits = false;
+        for role in roles(stripe.dirty | stripe.heal) {
+            let slot = self.geometry.member(row, role);
+            let bay = self.view.bay(slot);
+            if stripe.unwritten & (1 << bay) != 0 || !self.view.writable(slot, row) {
+                continue;
+            }
+            let is_bad = self.view.is_bad(slot, start, end);
+            if is_bad {
+                self.out.good.push((bay, number));
+            }
+            waits |= is_bad || self.settled.is_bad(slot, start, end);
+        }
+        waits
     }
 }

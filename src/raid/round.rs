@@ -534,7 +534,13 @@ impl Shard {
             let noted = || settled.is_bad(settled.slot_in(bay), start, end);
             !settled.takes(bay, row, members) || noted()
         });
-        let is_lost = |slot| !settled.writable(slot, row) || settled.is_bad(slot, start, end);
+        // What this round has stored is not bad any more.
+        let stored = roles(stripe.dirty | stripe.heal)
+            .map(|role| self.geometry.member(row, role))
+            .filter(|&slot| stripe.unwritten & (1 << self.view.bay(slot)) == 0)
+            .fold(0u64, |slots, slot| slots | 1 << slot);
+        let is_bad = |slot| stored & (1u64 << slot) == 0 && settled.is_bad(slot, start, end);
+        let is_lost = |slot| !settled.writable(slot, row) || is_bad(slot);
         if known
             && stripe.unwritten != 0
             && (0..self.geometry.members()).filter(|&s| is_lost(s)).count() > 1
@@ -542,13 +548,11 @@ impl Shard {
             // What it stored can't be told any more from what the members hold.
             return self.fail_round(at, Status::WriteFault);
         }
-        if known {
-            if !self.strikes(at) {
-                self.finish(at);
-            }
-        } else {
-            stripe.phase = Phase::Settling;
+        if !known || self.clears(at) {
+            self.cache[at].phase = Phase::Settling;
             self.settling.push(at);
+        } else if !self.strikes(at) {
+            self.finish(at);
         }
     }
 
@@ -563,16 +567,6 @@ impl Shard {
             })
             .count();
         self.counters.corrected_reads += healed as u64;
-        if self.view.bad.is_some() {
-            let (number, row, unwritten) = (stripe.number, stripe.row, stripe.unwritten);
-            for role in roles(stripe.dirty | stripe.heal) {
-                let slot = self.geometry.member(row, role);
-                let bay = self.view.bay(slot);
-                if unwritten & (1 << bay) == 0 && self.is_bad(slot, number) {
-                    self.out.good.push((bay, number));
-                }
-            }
-        }
         let stripe = &mut self.cache[at];
         for role in roles(stripe.dirty) {
             let fresh = stripe.fresh[role].take().expect("dirty means fresh");

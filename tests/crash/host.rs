@@ -216,6 +216,11 @@ impl Host {
         Some(value)
     }
 
+    /// Whether a write to a sector was under way, or not forced, when the machine stopped.
+    pub fn is_undecided(&self, sector: u64) -> bool {
+        self.sectors[sector as usize].iter().any(|w| !w.forced)
+    }
+
     /// From now on a sector may hold anything, until it is written.
     pub fn accept(&mut self, sector: u64) {
         self.sectors[sector as usize] = vec![Self::settled(ANYTHING)];

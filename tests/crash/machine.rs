@@ -15,7 +15,7 @@ use stripewise::raid::{
 
 use crate::disk::{self, Disk};
 use crate::random::Random;
-use crate::shape::{BITMAP, DATA, LOG, Shape};
+use crate::shape::{Places, Shape};
 use crate::start::Start;
 
 /// A request to a disk, in flight.
@@ -26,8 +26,9 @@ pub struct Asked {
     pub disk: usize,
     /// What the disk's clock said when it was handed in.
     since: u64,
-    /// Bytes of a block of the disk.
+    /// Bytes of a block of the disk, and where it has what.
     block: u32,
+    places: Places,
     pub request: Request,
 }
 
@@ -37,6 +38,7 @@ pub struct Machine {
     open: Vec<Vec<Option<usize>>>,
     pub asked: Vec<Asked>,
     mail: BTreeMap<(usize, usize), VecDeque<Message>>,
+    places: Places,
     now: Instant,
     /// Host requests that have ended.
     pub ended: Vec<Completion>,
@@ -70,6 +72,7 @@ impl Machine {
         let Start {
             assembled,
             disks: slots,
+            ..
         } = start;
         let Assembled { stored, view, .. } = assembled;
         let caches = slots.iter().enumerate().fold(0, |mask, (slot, disk)| {
@@ -126,6 +129,7 @@ impl Machine {
             open: vec![slots.into_iter().chain([None]).collect(); shape.nodes],
             asked: Vec::new(),
             mail: BTreeMap::new(),
+            places: shape.places(),
             now,
             ended: Vec::new(),
         };
@@ -252,6 +256,7 @@ impl Machine {
                             disk,
                             since: disks[disk].clock(),
                             block: disks[disk].block,
+                            places: self.places,
                             request,
                         });
                     }
@@ -279,9 +284,9 @@ impl Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Superblock,
-    Bitmap,
-    /// The bad-block log.
-    Log,
+    /// The bitmap or partial parity log.
+    Marks,
+    BadBlocks,
     Data,
     Flush,
     Nothing,
@@ -294,9 +299,9 @@ impl Asked {
         match self.request.op {
             Op::Flush => Target::Flush,
             op if !op.modifies() => Target::Nothing,
-            _ if byte < BITMAP => Target::Superblock,
-            _ if byte < LOG => Target::Bitmap,
-            _ if byte < DATA => Target::Log,
+            _ if byte < self.places.marks => Target::Superblock,
+            _ if byte < self.places.bad_blocks => Target::Marks,
+            _ if byte < self.places.data => Target::BadBlocks,
             _ => Target::Data,
         }
     }

@@ -93,7 +93,7 @@ fn clear_bits_that_a_member_lacks() {
     assert!(world.run(&before, &mut |_| true));
     let mut stops = 0;
     world.run(&[Act::Quiet], &mut |world| {
-        let bitmap = |asked: &Asked| asked.target() == Target::Bitmap;
+        let bitmap = |asked: &Asked| asked.target() == Target::Marks;
         if world.machine.asked.iter().any(bitmap) {
             stops += 1;
             let wreck = world.stop(Stop::Power(&[Luck::Headless]), &mut random);
@@ -191,6 +191,12 @@ fn bitmap(random: &mut Random, chunk: u32) -> Consistency {
     Consistency::Bitmap(most)
 }
 
+/// A log that holds a stripe and little more, some, or that is a ring.
+fn ppl(random: &mut Random, chunk: u32) -> Consistency {
+    let least = 24 + chunk as u16 / 512;
+    Consistency::Ppl(random.pick(&[least, least + 24, 136.max(least), 536]))
+}
+
 #[test]
 fn writes_resync() {
     run(0..SEEDS, |seed| {
@@ -274,4 +280,37 @@ fn lives_bitmap() {
 #[test]
 fn d2_bits_that_a_member_lacks_are_cleared_after_it_is_known_to_lack_them() {
     clear_bits_that_a_member_lacks();
+}
+
+#[test]
+fn writes_ppl() {
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, ppl, history::writes)
+    });
+}
+
+#[test]
+fn loss_ppl() {
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, ppl, history::loss)
+    });
+}
+
+#[test]
+fn replacement_ppl() {
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, ppl, history::replacement)
+    });
+}
+
+#[test]
+fn swap_ppl() {
+    run(0..SEEDS, |seed| {
+        stop_at_every_step(seed, ppl, history::swap)
+    });
+}
+
+#[test]
+fn lives_ppl() {
+    run(0..10 * SEEDS, |seed| live_again_and_again(seed, ppl));
 }

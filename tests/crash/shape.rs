@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use stripewise::md::{
-    Bitmap, BitmapHeader, Created, NewArray, NewDevice, Policy, SetName, Time, create,
+    Bitmap, BitmapHeader, Created, NewArray, NewDevice, Policy, PplArea, SetName, Time, create,
 };
 use stripewise::raid::{BatchScope, Batching, Geometry, Layout, ProcessOptions};
 use stripewise::xor;
@@ -20,6 +20,8 @@ pub enum Consistency {
     Resync,
     /// With a bit for so many bytes of a member.
     Bitmap(u32),
+    /// With a partial parity log of so many sectors on each member.
+    Ppl(u16),
 }
 
 /// Chooses that, for an array of this chunk.
@@ -45,16 +47,19 @@ pub struct Shape {
     pub pace: ProcessOptions,
 }
 
-/// Where everything begins on a disk, in bytes: the superblock, the bitmap, the bad-block log, the
-/// data.
+/// Where everything begins on a disk, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// The bitmap or partial parity log.
+    pub marks: u64,
+    /// The bad-block log.
+    pub bad_blocks: u64,
+    pub data: u64,
+}
+
+/// The superblock of a disk, in bytes.
 const SUPERBLOCK: u64 = 4096;
-pub const BITMAP: u64 = 8192;
-pub const LOG: u64 = 12288;
-pub const DATA: u64 = 32768;
-/// The same in sectors, as the metadata has them.
-const DATA_SECTOR: u64 = DATA / SECTOR as u64;
-const BITMAP_OFFSET: i32 = ((BITMAP - SUPERBLOCK) / SECTOR as u64) as i32;
-const LOG_OFFSET: i32 = ((LOG - SUPERBLOCK) / SECTOR as u64) as i32;
+const PAGE: u64 = 4096;
 /// The identity of the array.
 pub const SET: Uuid = Uuid::from_u128(0x57e1_9e00);
 
@@ -102,23 +107,37 @@ impl Shape {
         self.geometry().volume_bytes() / SECTOR as u64
     }
 
+    /// Where everything begins on a disk.
+    pub fn places(&self) -> Places {
+        let marks = SUPERBLOCK + PAGE;
+        let bad_blocks = match self.consistency {
+            Consistency::Ppl(sectors) => (marks + u64::from(sectors) * 512).next_multiple_of(PAGE),
+            Consistency::Resync | Consistency::Bitmap(_) => marks + PAGE,
+        };
+        Places {
+            marks,
+            bad_blocks,
+            data: bad_blocks + 2 * PAGE,
+        }
+    }
+
     /// A disk of the size that the array wants, full of what somebody else has left there.
     pub fn blank(&self, number: usize) -> Disk {
-        let bytes = DATA + self.geometry().member_bytes();
+        let bytes = self.places().data + self.geometry().member_bytes();
         let cached = self.cached >> (number % 64) & 1 == 1;
         Disk::new(bytes as usize, self.block, cached, 0xa5)
     }
 
     /// The bytes of the first page of a disk's data.
     pub fn first_page(&self) -> Range<usize> {
-        let start = DATA as usize;
+        let start = self.places().data as usize;
         start..start + 4096
     }
 
     /// A disk as a device of an array.
     pub fn device(&self, number: usize) -> NewDevice {
         NewDevice {
-            sectors: DATA_SECTOR + self.geometry().member_bytes() / SECTOR as u64,
+            sectors: (self.places().data + self.geometry().member_bytes()) / SECTOR as u64,
             uuid: Uuid::from_u128(0x0d15_c000 + number as u128),
         }
     }
@@ -126,24 +145,19 @@ impl Shape {
     /// The disks of a new array that holds [`INITIAL`] everywhere, in sync and clean.
     pub fn create(&self) -> Vec<Disk> {
         let geometry = self.geometry();
+        let places = self.places();
         let slots = (0..self.members).map(|n| Some(self.device(n)));
         let name = SetName::new("crash:0").expect("short");
         let created = create(&NewArray {
             chunk: self.chunk / SECTOR as u32,
             layout: self.layout as u32,
-            data_offset: Some(DATA_SECTOR),
+            data_offset: Some(places.data / SECTOR as u64),
             bad_block_log: self.logs,
             assume_clean: true,
             ..NewArray::new(SET, name, Time::from_seconds(1), slots.collect())
         });
         let mut created = created.expect("the shape is in range");
-        for superblock in created.superblocks.iter_mut().flatten() {
-            superblock.bad_block_log.offset = match self.logs {
-                true => LOG_OFFSET,
-                false => 0,
-            };
-        }
-        self.add_bitmap(&mut created);
+        self.refine(&mut created);
         let mut disks: Vec<_> = (0..self.members).map(|n| self.blank(n)).collect();
         for (number, disk) in disks.iter_mut().enumerate() {
             created.write(number, disk).expect("disks have room");
@@ -157,25 +171,36 @@ impl Shape {
                 let data = host::fill(sectors, INITIAL);
                 xor::xor_assign(&mut parity, &[&data]);
                 let slot = geometry.member(row, role);
-                disks[slot].put((DATA + row * chunk) as usize, &data);
+                disks[slot].put((places.data + row * chunk) as usize, &data);
             }
             let slot = geometry.parity_member(row);
-            disks[slot].put((DATA + row * chunk) as usize, &parity);
+            disks[slot].put((places.data + row * chunk) as usize, &parity);
         }
         disks
     }
 
-    /// Gives a new array its bitmap. So small ones have none by themselves.
-    fn add_bitmap(&self, created: &mut Created) {
-        let Consistency::Bitmap(bytes) = self.consistency else {
-            return;
-        };
+    /// Gives a new array its bitmap or logs, which so small ones do not have by themselves.
+    fn refine(&self, created: &mut Created) {
+        let places = self.places();
+        let behind = |place: u64| ((place - SUPERBLOCK) / SECTOR as u64) as i32;
+        let marks = behind(places.marks);
         for superblock in created.superblocks.iter_mut().flatten() {
-            superblock.policy = Policy::Bitmap {
-                offset: BITMAP_OFFSET,
+            superblock.policy = match self.consistency {
+                Consistency::Resync => Policy::Resync,
+                Consistency::Bitmap(_) => Policy::Bitmap { offset: marks },
+                Consistency::Ppl(size) => Policy::Ppl {
+                    offset: marks as i16,
+                    size,
+                    multiple: PplArea::new(size).expect("room").is_ring(),
+                },
             };
-            let bits = Bitmap::new(superblock.size, bytes).expect("in range");
-            created.bitmap = Some((BitmapHeader::new(superblock, bytes, 8), bits));
+            if self.logs {
+                superblock.bad_block_log.offset = behind(places.bad_blocks);
+            }
+            if let Consistency::Bitmap(bytes) = self.consistency {
+                let bits = Bitmap::new(superblock.size, bytes).expect("in range");
+                created.bitmap = Some((BitmapHeader::new(superblock, bytes, 8), bits));
+            }
         }
     }
 }

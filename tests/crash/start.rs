@@ -14,6 +14,10 @@ pub struct Start {
     pub assembled: Assembled,
     /// The disk of each slot.
     pub disks: Vec<Option<usize>>,
+    /// Sectors of the volume that were found to be lost.
+    pub lost: Vec<u64>,
+    /// Some were known to be bad before.
+    pub was_bad: bool,
 }
 
 /// Why an array is not started.
@@ -57,14 +61,26 @@ pub fn start(disks: &mut [Disk], force: bool) -> Result<Start, StartError> {
     let slots = slots.map(|seat| Some(disk::number(&found[seat.as_ref()?.found].name)));
     let slots: Vec<_> = slots.collect();
     let mut members: Vec<_> = slots.iter().map(|at| Some(disks[(*at)?].clone())).collect();
-    let recovered = recover(&mut assembly, &mut found, &mut members);
+    let bad = |found: &Found| {
+        found
+            .member
+            .bad_blocks
+            .as_ref()
+            .is_ok_and(|b| !b.is_empty())
+    };
+    let was_bad = found.iter().any(bad);
+    let recovered = recover(&mut assembly, &mut found, &mut members, force);
     for (at, member) in slots.iter().zip(members) {
         if let (Some(at), Some(member)) = (at, member) {
             disks[*at] = member;
         }
     }
-    recovered?;
+    let recovered = recovered?;
+    let lost = recovered.iter().flat_map(|replay| &replay.lost);
+    let lost = lost.flat_map(|lost| lost.array.clone()).collect();
     Ok(Start {
+        lost,
+        was_bad,
         disks: slots,
         assembled: Assembled::of(&assembly, &found).expect("blocks are aligned"),
     })

@@ -11,8 +11,8 @@ pub struct Tally {
     pub stops: u64,
     /// What was in flight then.
     pub superblocks: u64,
-    pub bitmaps: u64,
-    pub logs: u64,
+    pub marks: u64,
+    pub bad_blocks: u64,
     pub data: u64,
     pub flushes: u64,
     /// Starts, and of these: with parity that may not match, in parts that a bitmap says, and with
@@ -37,8 +37,8 @@ impl Tally {
         for asked in &world.machine.asked {
             let count = match asked.target() {
                 Target::Superblock => &mut self.superblocks,
-                Target::Bitmap => &mut self.bitmaps,
-                Target::Log => &mut self.logs,
+                Target::Marks => &mut self.marks,
+                Target::BadBlocks => &mut self.bad_blocks,
                 Target::Data => &mut self.data,
                 Target::Flush => &mut self.flushes,
                 Target::Nothing => continue,
@@ -66,8 +66,8 @@ impl Tally {
     pub fn add(&mut self, other: &Tally) {
         self.stops += other.stops;
         self.superblocks += other.superblocks;
-        self.bitmaps += other.bitmaps;
-        self.logs += other.logs;
+        self.marks += other.marks;
+        self.bad_blocks += other.bad_blocks;
         self.data += other.data;
         self.flushes += other.flushes;
         self.starts += other.starts;

@@ -3,11 +3,12 @@
 
 use std::panic::AssertUnwindSafe;
 
-use stripewise::md::AssemblyError;
+use stripewise::md::{AssemblyError, RecoveryError};
 
 use crate::disk::{Luck, SECTOR};
 use crate::history::Act;
 use crate::random::Random;
+use crate::shape::Consistency;
 use crate::start::{self, StartError};
 use crate::tally::Tally;
 use crate::world::{Stop, Watch, World, Wreck};
@@ -56,7 +57,11 @@ pub fn survive(
     tally.add(&world.tally);
     if let Some(wreck) = second {
         let what = start::describe(&wreck.disks);
-        let survives = || survive(wreck, None, again - 1, random, tally);
+        let lost = match lost {
+            None if random.one_in(2) => Some(random.below(wreck.slots.len() as u64) as usize),
+            _ => None,
+        };
+        let survives = || survive(wreck, lost, again - 1, random, tally);
         std::panic::catch_unwind(AssertUnwindSafe(survives)).unwrap_or_else(|panic| {
             eprintln!("after another stop:\n{what}");
             std::panic::resume_unwind(panic)
@@ -88,7 +93,16 @@ pub fn start(
         }
         Err(StartError::Assembly(AssemblyError::DirtyDegraded { .. })) => {
             assert!(!wreck.quiet, "it was clean");
+            let closed = matches!(wreck.shape.consistency, Consistency::Ppl(_));
+            assert!(!closed, "the write hole is closed");
             assert!(missing, "no member is missing");
+            tally.refusals += 1;
+            let forced = World::restart(wreck, true, Random(random.next()));
+            Some(forced.unwrap_or_else(|why| panic!("refused by force: {why}")))
+        }
+        Err(StartError::Recovery(RecoveryError::Lost { .. })) => {
+            assert!(missing, "no member is missing");
+            assert!(!wreck.shape.logs, "it can be noted");
             tally.refusals += 1;
             let forced = World::restart(wreck, true, Random(random.next()));
             Some(forced.unwrap_or_else(|why| panic!("refused by force: {why}")))
@@ -102,7 +116,7 @@ fn stop_at_start(wreck: &mut Wreck, random: &mut Random) {
     let disk = random.below(wreck.disks.len() as u64) as usize;
     wreck.disks[disk].writes_left = random.below(4) as u32;
     // Whether that was enough does not matter.
-    let _ = start::start(&mut wreck.disks, random.one_in(2));
+    let _ = start::start(&mut wreck.disks, false);
     let luck = random.pick(&Luck::ALL);
     for disk in &mut wreck.disks {
         let gone = disk.gone;

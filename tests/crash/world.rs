@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 
 use stripewise::bdev::{Completion, Data, Op, Request, Status};
-use stripewise::md::member::zero_superblock;
+use stripewise::md::member::{write_empty_ppl, zero_superblock};
 use stripewise::md::superblock::IN_SYNC;
-use stripewise::md::{BadBlocks, Member, Role, free_number, join};
+use stripewise::md::{AreaError, BadBlocks, Member, Role, free_number, join};
 use stripewise::memory::{Arena, Pool, Segments, SegmentsMut};
 use stripewise::raid::{Control, NewMember, VolumeError, Work};
 
@@ -75,6 +75,9 @@ pub struct World {
     quiet: bool,
     /// Rows in which parity did not match for certain when this life began.
     marked: BTreeSet<u64>,
+    /// There were bad blocks before this life began, and in it.
+    was_bad: bool,
+    saw_bad: bool,
     /// Sectors that were refused.
     pub refused: Vec<u64>,
     /// The disk that failed or was removed last.
@@ -119,9 +122,22 @@ impl World {
             ..
         } = wreck;
         let start = start::start(&mut disks, force)?;
+        let mut host = host;
+        if !shape.logs {
+            // It could not be noted, and was accepted.
+            start.lost.iter().for_each(|&sector| {
+                assert!(
+                    host.is_undecided(sector),
+                    "sector {sector} is lost without a write"
+                );
+                host.accept(sector);
+            });
+        }
         let mut tally = Tally::default();
         tally.started(&start);
         let marked = marked(&shape, &disks);
+        let was_bad = start.was_bad;
+        let saw_bad = start.assembled.stored.bad_ranges().is_some();
         let was_degraded = start.assembled.view.degraded.is_some();
         let next = 2 + 1_000_000 * host.stops();
         Ok(Self {
@@ -137,6 +153,8 @@ impl World {
             told: true,
             quiet,
             marked,
+            was_bad,
+            saw_bad,
             refused: Vec::new(),
             away: None,
             was_degraded,
@@ -194,6 +212,7 @@ impl World {
                     self.describe(),
                     self.sent
                 );
+
                 if waits == Some(false) && !self.step(watch) {
                     return false;
                 }
@@ -382,10 +401,11 @@ impl World {
         let done = status == Status::Ok;
         self.told = true;
         self.tally.failed += u64::from(!done);
+        self.saw_bad |= self.machine.view().bad.is_some();
         let view = self.machine.view();
         let fair = match status {
             Status::Ok => true,
-            Status::MediumError => self.is_doubtful() || view.bad.is_some(),
+            Status::MediumError => self.is_doubtful() || self.saw_bad,
             // Two members can't store it, or what they stored can't be told.
             Status::WriteFault => self.disks.iter().any(|disk| !disk.broken.is_empty()),
             Status::Offline => !view.online,
@@ -425,6 +445,12 @@ impl World {
             self.may_refuse(first),
             "sector {first} is refused without need"
         );
+        if matches!(self.shape.consistency, Consistency::Ppl(_)) && !self.was_bad {
+            // Without bad blocks from before it could only be lost where somebody wrote.
+            let mut all = first..first + sectors as u64;
+            let written = all.any(|at| self.host.is_undecided(at));
+            assert!(written, "sector {first} is lost, and nobody wrote there");
+        }
         self.tally.refused += 1;
         self.refused.extend(first..first + sectors as u64);
     }
@@ -595,7 +621,9 @@ impl World {
         let header = start::bitmap(&other).map(|(header, _)| header);
         let superblock = join(&other.superblock, header, self.shape.device(at), number);
         let superblock = superblock.expect("it is large enough");
-        let prepared = zero_superblock(&mut self.disks[at]);
+        let disk = &mut self.disks[at];
+        let prepared = zero_superblock(disk).map_err(AreaError::from);
+        let prepared = prepared.and_then(|_| write_empty_ppl(disk, &superblock));
         prepared.expect("disks can be written");
         NewMember {
             bad_blocks: BadBlocks::for_log(&superblock.bad_block_log),
