@@ -428,7 +428,7 @@ impl Log {
             let message = Message::Logged(logged(&note.record));
             means.outbox.push((note.from, message));
         }
-        for at in std::mem::take(&mut self.striking) {
+        while let Some(at) = self.striking.pop() {
             let note = &self.notes[at as usize];
             let message = Message::Struck(logged(&note.record));
             means.outbox.push((note.from, message));

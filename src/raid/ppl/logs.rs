@@ -4,11 +4,15 @@ use super::flush::Flushes;
 use super::log::{Left, Log};
 use super::{Ended, LogPlace, LogsConfig, Record};
 use crate::bdev::{Data, Op, Request, Status};
+use crate::md::ppl::{HEADER_BYTES, RING_PARITY_BYTES};
 use crate::memory::{Pool, Segments};
 use crate::raid::counters::Counters;
 use crate::raid::geometry::Geometry;
 use crate::raid::message::{Message, NodeId};
 use crate::raid::view::View;
+
+/// Buffers of a write to a ring: a header and stripes of 4 KiB.
+const PAGES: usize = 1 + RING_PARITY_BYTES as usize / HEADER_BYTES;
 
 #[derive(Debug)]
 pub(in crate::raid) struct Logs {
@@ -203,6 +207,11 @@ impl Logs {
                 waits: 0,
             },
         };
+        // A log has a header and its parity in hand, and a moment longer those that were written.
+        let kept = (0..=geometry.members()).filter(|&bay| Self::keeper(bay, nodes) == id);
+        for _ in 0..3 * kept.count() {
+            logs.means.lists.push(Segments::with_capacity(PAGES));
+        }
         // At first each member is in the bay of its slot's number.
         for (bay, place) in places.into_iter().enumerate() {
             logs.open(bay, 0, place, write_caches & (1 << bay) != 0);
