@@ -75,6 +75,7 @@ fn main() {
                             reactors,
                             delay_us: value("--delay", 0.0) as u64,
                             config,
+                            policy: None,
                             seconds,
                             requests: u64::MAX,
                         },

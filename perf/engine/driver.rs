@@ -6,9 +6,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use stripewise::bdev::{Bdev, Channel, Completion, Data, Delay, Malloc, Op, Request, Status};
+use stripewise::md::{NewArray, NewDevice, NewPolicy, SetName, Time, create};
 use stripewise::memory::{Arena, Pool};
-use stripewise::raid::{Counters, Volume, VolumeConfig};
+use stripewise::raid::{Assembled, Counters, Volume, VolumeConfig};
 use stripewise::reactor::{CoreMask, IdlePolicy, Poller, Progress, Reactors, Turn};
+use uuid::Uuid;
 
 pub const MEMBERS: usize = 4;
 pub const MEMBER_BYTES: u64 = 256 << 20;
@@ -28,6 +30,8 @@ pub struct Load {
     /// What members take for a request at least, in microseconds.
     pub delay_us: u64,
     pub config: VolumeConfig,
+    /// What the members keep of the array; nothing if not said.
+    pub policy: Option<NewPolicy>,
     /// Ends after this many seconds, or after so many requests.
     pub seconds: f64,
     pub requests: u64,
@@ -199,6 +203,25 @@ fn fill(member: &Malloc, arena: &Arena) {
     assert!(done.iter().all(|c| c.status == Status::Ok));
 }
 
+/// A new array of the RAM members. What follows from its policy is written to them, and no more:
+/// nobody assembles it again.
+fn assembled(policy: NewPolicy, chunk_bytes: u32) -> Assembled {
+    let device = |number| NewDevice {
+        sectors: MEMBER_BYTES / 512,
+        uuid: Uuid::from_u128(number),
+    };
+    let slots = (0..MEMBERS as u128).map(|n| Some(device(n))).collect();
+    let name = SetName::new("bench").expect("short");
+    let created = create(&NewArray {
+        chunk: chunk_bytes / 512,
+        policy,
+        assume_clean: true,
+        ..NewArray::new(Uuid::from_u128(1), name, Time::from_seconds(1), slots)
+    });
+    let created = created.expect("members are large enough");
+    Assembled::new(&created, 512).expect("blocks are small enough")
+}
+
 /// Drives a fresh volume with a load.
 pub fn measure(load: &Load) -> Outcome {
     let mask = format!("{:#x}", (1u64 << load.reactors) - 1);
@@ -219,7 +242,11 @@ pub fn measure(load: &Load) -> Outcome {
         .collect();
     let volume = (!load.raw).then(|| {
         let config = load.config.clone();
-        Volume::new(config, members.clone(), None, setup.wakers(), &arena).expect("a volume")
+        let assembled = load
+            .policy
+            .map(|policy| assembled(policy, config.chunk_bytes));
+        let wakers = setup.wakers();
+        Volume::new(config, members.clone(), assembled, wakers, &arena).expect("a volume")
     });
     let bdev = match &volume {
         Some(volume) => volume.clone() as Arc<dyn Bdev>,
