@@ -600,6 +600,8 @@ impl Metadata {
         block.events = self.events;
         block.roles.clone_from(&self.roles);
         block.resync_offset = match (clean, self.proven.synced) {
+            // With 0, whoever replays the logs takes all parity for right afterwards.
+            (false, Some(rows)) if self.has_logs() => rows * chunk,
             (false, _) => 0,
             (true, Some(rows)) => rows * chunk,
             (true, None) => IN_SYNC,
