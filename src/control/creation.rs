@@ -14,8 +14,8 @@ use super::kept::{Kept, Spare};
 use super::newcomer;
 use crate::bdev::{Bdev, Claim};
 use crate::md::{
-    AreaError, CreateError, Created, MemberError, NewArray, NewDevice, NewPolicy, SECTOR, SetName,
-    Time, create,
+    AreaError, CreateError, Created, MemberError, NewArray, NewDevice, NewPolicy, ReplayError,
+    SECTOR, SetName, Time, create,
 };
 use crate::raid::{Assembled, Volume, VolumeError};
 
@@ -72,6 +72,7 @@ impl Arrays {
         for (number, bdev) in numbers.zip(all) {
             written = written.and_then(|()| write(&plan.created, number, bdev));
         }
+        let written = written.and_then(|()| sync_first_stripe(&plan));
         let Plan {
             members, assembled, ..
         } = plan;
@@ -250,6 +251,29 @@ fn check_blocks<'a>(
             },
         }),
     }
+}
+
+/// Does what an array needs that owes its first resync.
+fn sync_first_stripe(plan: &Plan) -> Result<(), ControlError> {
+    let mut disks = Vec::new();
+    for member in &plan.members {
+        let disk = member.as_ref().map(|bdev| {
+            MemberDisk::open(bdev).map_err(|e| newcomer::unwritten(bdev, AreaError::from(e)))
+        });
+        disks.push(disk.transpose()?);
+    }
+    let synced = plan.created.sync_first_stripe(&mut disks);
+    synced.map_err(|error| {
+        let (slot, why) = match error {
+            ReplayError::Disk { slot, error } => (slot, AreaError::from(error)),
+            ReplayError::Area { slot, error } => (slot, error),
+            ReplayError::Shape => return ControlError::Invalid(error.to_string()),
+        };
+        match plan.members.get(slot) {
+            Some(Some(bdev)) => newcomer::unwritten(bdev, why),
+            _ => ControlError::Invalid(why.to_string()),
+        }
+    })
 }
 
 /// Writes to a device what makes it a member.

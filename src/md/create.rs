@@ -15,9 +15,9 @@ use super::placement::{
 };
 use super::superblock::{FIXED_BYTES, IN_SYNC, MAX_DEVICES, Minor};
 use super::{
-    AreaError, BadBlockLog, BadBlocks, Bitmap, BitmapError, BitmapHeader, Disk, Features, PAGE,
-    Placement, PlacementError, Policy, PplArea, Reshape, SECTOR, SetName, Superblock, Time,
-    Unsupported,
+    AreaError, BadBlockLog, BadBlocks, Bitmap, BitmapError, BitmapHeader, Disk, Features,
+    LogMember, PAGE, Placement, PlacementError, Policy, PplArea, ReplayError, Reshape, SECTOR,
+    SetName, Superblock, Time, Unsupported, sync_first_stripe,
 };
 
 /// Sectors of 4 KiB.
@@ -180,6 +180,32 @@ impl Created {
         write_empty_ppl(disk, superblock)?;
         write_superblock(disk, superblock)?;
         Ok(())
+    }
+
+    /// Makes true what members with partial parity logs will say while the array owes its first resync, if it is one
+    /// of those ([`first_stripe`](super::first_stripe)). `disks` are the devices of its slots. It comes after
+    /// [`write`](Self::write), and before the array is used.
+    ///
+    /// # Errors
+    /// [`ReplayError`] if a device can't be read or written.
+    pub fn sync_first_stripe<D: Disk>(&self, disks: &mut [Option<D>]) -> Result<(), ReplayError> {
+        let owes =
+            |s: &Superblock| matches!(s.policy, Policy::Ppl { .. }) && s.resync_offset != IN_SYNC;
+        if !self.superblocks.iter().flatten().any(owes) {
+            return Ok(());
+        }
+        let none = BadBlocks::new(0);
+        let both = disks.iter_mut().zip(&self.superblocks);
+        let member = both.map(|(disk, superblock)| {
+            Some(LogMember {
+                disk: disk.as_mut()?,
+                superblock: superblock.as_ref()?,
+                bad_blocks: &none,
+                right_below: u64::MAX,
+            })
+        });
+        // Where one is missing there is no resync.
+        sync_first_stripe(&mut member.collect::<Vec<_>>()).map(|_| ())
     }
 }
 

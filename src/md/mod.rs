@@ -21,6 +21,7 @@
 //! | [`assembly`], [`rejection`] | which members make up an array, and in which state |
 //! | [`report`] | a member in words |
 //! | [`layout`], [`replay`](mod@replay) | what the partial parity logs can put right |
+//! | [`first_stripe`] | how an array with such logs says that it owes a resync |
 //! | [`recovery`] | what is done to the members before an array is used |
 #![forbid(unsafe_code)]
 
@@ -31,6 +32,7 @@ pub mod bitmap_header;
 pub mod create;
 pub mod disk;
 pub mod features;
+pub mod first_stripe;
 pub mod join;
 pub mod layout;
 pub mod member;
@@ -55,6 +57,7 @@ pub use bitmap_header::{BitmapError, BitmapHeader, Freshness};
 pub use create::{CreateError, Created, NewArray, NewDevice, NewPolicy, create};
 pub use disk::{Disk, DiskError, FileDisk};
 pub use features::Features;
+pub use first_stripe::{FIRST_STRIPE, sync_first_stripe};
 pub use join::{JoinError, free_number, join};
 pub use member::{AreaError, Member, MemberError, StoredBitmap};
 pub use name::SetName;

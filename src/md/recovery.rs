@@ -7,9 +7,9 @@
 use super::member::{write_bad_blocks, write_bitmap, write_superblock};
 use super::superblock::IN_SYNC;
 use super::{
-    AreaError, Assembly, BadBlocks, BadBlocksError, Disk, Features, Found, LogMember, Lost,
-    Mismatch, Policy, Replay, ReplayError, Seat, Standing, StoredBitmap, Superblock, empty_logs,
-    replay,
+    AreaError, Assembly, BadBlocks, BadBlocksError, Disk, FIRST_STRIPE, Features, Found, LogMember,
+    Lost, Mismatch, Policy, Replay, ReplayError, Seat, Standing, StoredBitmap, Superblock,
+    empty_logs, replay, sync_first_stripe,
 };
 
 /// An array that can't be made ready.
@@ -69,13 +69,15 @@ pub fn recover<D: Disk>(
         true => Some(replay_logs(assembly, found, disks, force)?),
         false => None,
     };
+    if let Some(replayed) = &replayed {
+        match is_clean(assembly, replayed) {
+            true => assembly.resync_offset = IN_SYNC,
+            // As long as there is something in the logs the next start finds the same.
+            false => owe(assembly, replayed, found, disks, force)?,
+        }
+    }
     if is_ppl {
         empty(assembly, found, disks)?;
-    }
-    if let Some(replayed) = &replayed
-        && is_clean(assembly, replayed)
-    {
-        assembly.resync_offset = IN_SYNC;
     }
     if let Some((header, _)) = &mut assembly.bitmap {
         // Whatever it missed is in its bits by now.
@@ -95,26 +97,66 @@ fn replay_logs<D: Disk>(
     let parts = parts(assembly, found);
     let replayed = replay(&mut logs(disks, &parts), assembly.resync_offset)?;
     for lost in &replayed.lost {
-        let (slot, parity) = (lost.slot, lost.parity);
-        match note(lost, assembly, found, disks) {
-            Ok(()) => {}
-            Err(AreaError::BadBlocks(_)) if force => {}
-            Err(AreaError::BadBlocks(error)) => {
-                return Err(RecoveryError::Lost {
-                    slot,
-                    parity,
-                    error,
-                });
-            }
-            Err(error) => {
-                return Err(RecoveryError::Area {
-                    slot: parity,
-                    error,
-                });
-            }
-        }
+        give_up(lost, assembly, found, disks, force)?;
     }
     Ok(replayed)
+}
+
+/// Has the members say that parity may be wrong, and where, other than by 0: after the next crash that
+/// would mean that only what the logs say is in doubt.
+fn owe<D: Disk>(
+    assembly: &mut Assembly,
+    replayed: &Replay,
+    found: &mut [Found],
+    disks: &mut [Option<D>],
+    force: bool,
+) -> Result<(), RecoveryError> {
+    if !replayed.mismatches.iter().all(is_torn) {
+        assembly.resync_offset = 0;
+    }
+    if assembly.resync_offset < FIRST_STRIPE {
+        let lost = sync_first_stripe(&mut logs(disks, &parts(assembly, found)))?;
+        if let Some(lost) = lost {
+            give_up(&lost, assembly, found, disks, force)?;
+        }
+        assembly.resync_offset = FIRST_STRIPE;
+    }
+    for (slot, (seat, disk)) in assembly.slots.iter().zip(disks).enumerate() {
+        let (Some(seat), Some(disk)) = (seat, disk) else {
+            continue;
+        };
+        let superblock = &mut found[seat.found].member.superblock;
+        superblock.resync_offset = assembly.resync_offset;
+        write_superblock(disk, superblock).map_err(|error| RecoveryError::Area {
+            slot,
+            error: error.into(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes a lost block one that can't be read.
+fn give_up<D: Disk>(
+    lost: &Lost,
+    assembly: &Assembly,
+    found: &mut [Found],
+    disks: &mut [Option<D>],
+    force: bool,
+) -> Result<(), RecoveryError> {
+    let (slot, parity) = (lost.slot, lost.parity);
+    match note(lost, assembly, found, disks) {
+        Ok(()) => Ok(()),
+        Err(AreaError::BadBlocks(_)) if force => Ok(()),
+        Err(AreaError::BadBlocks(error)) => Err(RecoveryError::Lost {
+            slot,
+            parity,
+            error,
+        }),
+        Err(error) => Err(RecoveryError::Area {
+            slot: parity,
+            error,
+        }),
+    }
 }
 
 /// Empties the logs. What a clean array has left in them is in the way, too: new headers might lead to
@@ -130,13 +172,24 @@ fn empty<D: Disk>(
 /// Whether parity is right after a replay. Where all members are there it is made anew otherwise, as
 /// in the kernel. Where one is missing there is nothing to make it of, and nothing of it is in doubt
 /// unless a log is. An entry that is not whole was being written when the array stopped, and its
-/// data were not begun; so was a header that is not whole, and no other was needed.
+/// data were not begun; so was a header that is not whole, and no other was needed. Members that were
+/// taken by force may differ anywhere.
 fn is_clean(assembly: &Assembly, replay: &Replay) -> bool {
-    let is_torn = |m: &Mismatch| matches!(m, Mismatch::Checksum { .. } | Mismatch::NoHeader { .. });
+    if assembly.slots.iter().flatten().any(|seat| seat.forced) {
+        return false;
+    }
     match assembly.degraded {
         None => replay.proves_clean(assembly.resync_offset),
         Some(_) => assembly.resync_offset == 0 && replay.mismatches.iter().all(is_torn),
     }
+}
+
+/// Whether an entry or a header was being written, as it seems.
+fn is_torn(mismatch: &Mismatch) -> bool {
+    matches!(
+        mismatch,
+        Mismatch::Checksum { .. } | Mismatch::NoHeader { .. }
+    )
 }
 
 /// What a replay has to know of the member of each slot.

@@ -48,18 +48,18 @@ impl std::fmt::Debug for LogMember<'_> {
 
 impl LogMember<'_> {
     /// Whether blocks of the member's data can be read and are right.
-    fn has(&self, sectors: Range<u64>) -> bool {
+    pub(super) fn has(&self, sectors: Range<u64>) -> bool {
         let start = self.superblock.data_offset;
         let device = start + sectors.start..start + sectors.end;
         sectors.start < self.right_below && !self.bad_blocks.overlaps(device)
     }
 
-    fn read(&mut self, sector: u64, len: usize) -> Result<Vec<u8>, DiskError> {
+    pub(super) fn read(&mut self, sector: u64, len: usize) -> Result<Vec<u8>, DiskError> {
         let sector = self.superblock.data_offset + sector;
         read_span(self.disk, sector * SECTOR, len)
     }
 
-    fn write(&mut self, sector: u64, bytes: &[u8]) -> Result<(), DiskError> {
+    pub(super) fn write(&mut self, sector: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let sector = self.superblock.data_offset + sector;
         write_span(self.disk, sector * SECTOR, bytes)
     }
@@ -125,8 +125,8 @@ impl Replay {
     /// use, at least one entry was used and none was not. Else it has to be resynced.
     ///
     /// The rule can't tell an array that was in sync before from one whose first resync had not ended: both
-    /// have `resync_offset` 0 while in use. Whoever uses an array that still owes a resync had better write
-    /// the true, positive offset; then this says no.
+    /// have `resync_offset` 0 while in use. Ours that still owe a resync have the true, positive offset
+    /// ([`FIRST_STRIPE`](super::FIRST_STRIPE) at least); then this says no.
     pub fn proves_clean(&self, resync_offset: u64) -> bool {
         resync_offset == 0 && self.entries > 0 && self.mismatches.is_empty()
     }

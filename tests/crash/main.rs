@@ -36,6 +36,18 @@ const SEEDS: u64 = 2;
 fn stop_at_every_step(seed: u64, consistency: Choice, history: History) -> Tally {
     let mut random = Random(seed);
     let shape = Shape::new(&mut random, consistency);
+    stop_it_at_every_step(seed, shape, random, history)
+}
+
+/// The same with an array that owes its first resync.
+fn stop_while_it_owes(seed: u64, consistency: Choice, history: History) -> Tally {
+    let mut random = Random(seed);
+    let mut shape = Shape::new(&mut random, consistency);
+    shape.owes = true;
+    stop_it_at_every_step(seed, shape, random, history)
+}
+
+fn stop_it_at_every_step(seed: u64, shape: Shape, mut random: Random, history: History) -> Tally {
     let mut world = World::new(shape, Random(random.next()));
     let mut tally = Tally::default();
     let acts = history(&shape, &mut random);
@@ -300,6 +312,27 @@ fn loss_ppl() {
 fn replacement_ppl() {
     run(0..SEEDS, |seed| {
         stop_at_every_step(seed, ppl, history::replacement)
+    });
+}
+
+#[test]
+fn owed_resync() {
+    run(0..SEEDS, |seed| {
+        stop_while_it_owes(seed, resync, history::writes)
+    });
+}
+
+#[test]
+fn owed_bitmap() {
+    run(0..SEEDS, |seed| {
+        stop_while_it_owes(seed, bitmap, history::writes)
+    });
+}
+
+#[test]
+fn owed_ppl() {
+    run(0..2 * SEEDS, |seed| {
+        stop_while_it_owes(seed, ppl, history::writes)
     });
 }
 

@@ -41,6 +41,8 @@ pub struct Shape {
     pub consistency: Consistency,
     /// Members have a bad-block log.
     pub logs: bool,
+    /// Parity is right nowhere at first, and the superblocks say so.
+    pub owes: bool,
     /// Disks that have a volatile cache.
     pub cached: u64,
     pub batching: Batching,
@@ -79,6 +81,7 @@ impl Shape {
             layout: random.pick(&Layout::ALL),
             consistency: consistency(random, chunk),
             logs: random.one_in(2),
+            owes: false,
             cached: random.pick(&[u64::MAX, u64::MAX, 0, some]),
             batching: Batching {
                 scope: random.pick(&[BatchScope::Off, BatchScope::Rows, BatchScope::Owners]),
@@ -142,7 +145,8 @@ impl Shape {
         }
     }
 
-    /// The disks of a new array that holds [`INITIAL`] everywhere, in sync and clean.
+    /// The disks of a new array that holds [`INITIAL`] everywhere, in sync and clean unless it owes a
+    /// resync.
     pub fn create(&self) -> Vec<Disk> {
         let geometry = self.geometry();
         let places = self.places();
@@ -153,7 +157,7 @@ impl Shape {
             layout: self.layout as u32,
             data_offset: Some(places.data / SECTOR as u64),
             bad_block_log: self.logs,
-            assume_clean: true,
+            assume_clean: !self.owes,
             ..NewArray::new(SET, name, Time::from_seconds(1), slots.collect())
         });
         let mut created = created.expect("the shape is in range");
@@ -174,7 +178,9 @@ impl Shape {
                 disks[slot].put((places.data + row * chunk) as usize, &data);
             }
             let slot = geometry.parity_member(row);
-            disks[slot].put((places.data + row * chunk) as usize, &parity);
+            if !self.owes {
+                disks[slot].put((places.data + row * chunk) as usize, &parity);
+            }
         }
         disks
     }
@@ -198,7 +204,10 @@ impl Shape {
                 superblock.bad_block_log.offset = behind(places.bad_blocks);
             }
             if let Consistency::Bitmap(bytes) = self.consistency {
-                let bits = Bitmap::new(superblock.size, bytes).expect("in range");
+                let mut bits = Bitmap::new(superblock.size, bytes).expect("in range");
+                if self.owes {
+                    bits.set_all();
+                }
                 created.bitmap = Some((BitmapHeader::new(superblock, bytes, 8), bits));
             }
         }

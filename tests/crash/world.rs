@@ -445,7 +445,8 @@ impl World {
             self.may_refuse(first),
             "sector {first} is refused without need"
         );
-        if matches!(self.shape.consistency, Consistency::Ppl(_)) && !self.was_bad {
+        let owed = self.shape.owes && self.is_doubtful();
+        if matches!(self.shape.consistency, Consistency::Ppl(_)) && !self.was_bad && !owed {
             // Without bad blocks from before it could only be lost where somebody wrote.
             let mut all = first..first + sectors as u64;
             let written = all.any(|at| self.host.is_undecided(at));

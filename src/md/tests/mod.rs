@@ -10,6 +10,7 @@ mod member;
 mod placement;
 mod policy;
 mod ppl;
+mod recovery;
 mod replay;
 mod report;
 mod superblock;

@@ -23,7 +23,9 @@ use super::regions::Regions;
 use super::view::View;
 use crate::bdev::{Request, Status};
 use crate::md::superblock::IN_SYNC;
-use crate::md::{BadBlocks, Bitmap, BitmapHeader, Features, Policy, Role, Superblock, Time};
+use crate::md::{
+    BadBlocks, Bitmap, BitmapHeader, FIRST_STRIPE, Features, Policy, Role, Superblock, Time,
+};
 use crate::memory::Pool;
 
 /// How long after the last write an array without a bitmap is said to be clean: md's safe mode.
@@ -601,7 +603,7 @@ impl Metadata {
         block.roles.clone_from(&self.roles);
         block.resync_offset = match (clean, self.proven.synced) {
             // With 0, whoever replays the logs takes all parity for right afterwards.
-            (false, Some(rows)) if self.has_logs() => rows * chunk,
+            (_, Some(rows)) if self.has_logs() => (rows * chunk).max(FIRST_STRIPE),
             (false, _) => 0,
             (true, Some(rows)) => rows * chunk,
             (true, None) => IN_SYNC,
