@@ -19,7 +19,7 @@ use super::kept::{Kept, Spare};
 use super::newcomer;
 use super::recovery::recover;
 use crate::bdev::Bdev;
-use crate::md::{self, Assembly, Found, Member, SECTOR, Superblock};
+use crate::md::{self, Assembly, Found, Member, Role, SECTOR, Superblock};
 use crate::raid::{Assembled, Layout, Volume};
 
 /// What is enough for an array to be started.
@@ -185,8 +185,11 @@ impl Arrays {
         });
         // Another one may be in its slot that the array had gone on without.
         let expected = sb.slots().into_iter().zip(numbers).enumerate();
+        let is_known = |slot: usize, number: Option<u32>| {
+            number.is_some_and(|n| sb.role_of(n) == Role::Slot(slot as u16))
+        };
         let absent: BTreeSet<usize> = expected
-            .filter(|(_, (wanted, is))| wanted.is_some() && wanted != is)
+            .filter(|&(slot, (wanted, is))| wanted.is_some() && !is_known(slot, is))
             .map(|(slot, _)| slot)
             .collect();
         if enough == Enough::Whole && !absent.is_empty() {
@@ -232,6 +235,14 @@ impl Arrays {
             kept.bitmap_chunk = assembly.bitmap.as_ref().map(|(h, _)| h.chunk_bytes);
             let spare = |&at: &usize| Spare::new(&found[at].name, &found[at].member.superblock);
             kept.spares = assembly.spares.iter().map(spare).collect();
+            // It goes on from the beginning: what was written when the array stopped may be on one of
+            // the two only.
+            kept.spares
+                .extend(assembly.replacement.map(|(at, slot)| Spare {
+                    replaces: Some(slot),
+                    ..spare(&at)
+                }));
+            kept.freshest = Some(assembly.superblock);
             kept.reason = None;
         }
         Ok(volume)

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::md::{Found, Member, Policy, SetName, Superblock};
+use crate::md::{Features, Found, Member, Policy, Role, SetName, Superblock};
 
 /// An array that keeps its state on its members.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) struct Kept {
     pub(super) came: Instant,
     /// Whether it was tried since then to start without those that are missing.
     pub(super) tried: bool,
+    /// What its freshest member said when it was put together in this run.
+    pub(super) freshest: Option<Superblock>,
     /// Devices that wait to be used.
     pub(super) spares: Vec<Spare>,
     /// Devices that were found and are not used, and why.
@@ -46,6 +48,8 @@ pub(super) struct Spare {
     pub(super) number: u32,
     /// Whether it could not be used when it was needed.
     pub(super) refused: bool,
+    /// The slot whose member it is to replace: it was being made its mirror when the array stopped.
+    pub(super) replaces: Option<usize>,
 }
 
 impl Spare {
@@ -55,6 +59,7 @@ impl Spare {
             uuid: superblock.device_uuid,
             number: superblock.dev_number,
             refused: false,
+            replaces: None,
         }
     }
 }
@@ -87,6 +92,7 @@ impl Kept {
             found: BTreeMap::new(),
             came: now,
             tried: false,
+            freshest: None,
             spares: Vec::new(),
             rejected: Vec::new(),
             reason: None,
@@ -108,6 +114,18 @@ impl Kept {
         self.found.remove(device);
         self.spares.retain(|spare| spare.device != device);
         known > self.found.len() + self.spares.len()
+    }
+
+    /// The slot whose member a device was being made the mirror of when the array stopped.
+    pub(super) fn replaces(&self, superblock: &Superblock) -> Option<usize> {
+        let freshest = self.freshest.as_ref()?;
+        let Role::Slot(slot) = superblock.role() else {
+            return None;
+        };
+        let is_meant = superblock.features.contains(Features::REPLACEMENT)
+            && superblock.events + 1 >= freshest.events
+            && freshest.role_of(superblock.dev_number) == Role::Slot(slot);
+        is_meant.then_some(usize::from(slot))
     }
 
     /// What was found, as md decides about it.

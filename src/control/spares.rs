@@ -8,7 +8,7 @@ use super::arrays::{Arrays, release};
 use super::devices::Devices;
 use super::kept::Spare;
 use super::newcomer;
-use crate::md::Member;
+use crate::md::{Member, Role};
 use crate::raid::{NewMember, State, Ticket, VolumeError};
 
 /// How often a takeover under way is looked at: nothing wakes the control thread for it.
@@ -25,6 +25,8 @@ pub(super) struct Takeover {
     new: NewMember,
     /// The spare that it was.
     spare: Option<Spare>,
+    /// The member that it is to replace, which works.
+    replaces: Option<String>,
     /// Once the volume was asked.
     pub(super) ticket: Option<Ticket>,
 }
@@ -98,7 +100,8 @@ impl Arrays {
     }
 
     /// A device came that says that it belongs to the started volume `name`. It becomes a spare if
-    /// it says that it is one, or a member again if it lacks no more than the bitmap says.
+    /// it says that it is one, or that it was being made a member's mirror; or a member again if it
+    /// lacks no more than the bitmap says.
     ///
     /// # Errors
     /// Why it is not used.
@@ -115,8 +118,11 @@ impl Arrays {
             return Err(ControlError::NotKept(name.to_owned()));
         };
         let status = volume.status();
-        let spare = Spare::new(device, &member.superblock);
-        if member.superblock.role() == crate::md::Role::Spare {
+        let spare = Spare {
+            replaces: kept.replaces(&member.superblock),
+            ..Spare::new(device, &member.superblock)
+        };
+        if member.superblock.role() == Role::Spare || spare.replaces.is_some() {
             let known = status
                 .metadata
                 .iter()
@@ -146,6 +152,7 @@ impl Arrays {
             device: device.to_owned(),
             new: newcomer::returning(member),
             spare: None,
+            replaces: None,
             ticket: None,
         });
         Ok(())
@@ -179,16 +186,21 @@ impl Arrays {
         let (Some(volume), Some(kept)) = (&array.volume, &array.kept) else {
             return false;
         };
-        let Some(spare) = kept.spares.iter().find(|s| !s.refused).cloned() else {
-            return false;
-        };
         let status = volume.status();
         let is_lost = status.slots.iter().any(|slot| slot.name.is_none());
+        let is_idle = status.in_sync && status.process.is_none() && !status.paused;
+        let may_begin = |s: &&Spare| is_lost || (is_idle && s.replaces.is_some());
+        let spares = || kept.spares.iter().filter(|s| !s.refused);
+        let Some(spare) = spares().find(may_begin).cloned() else {
+            return spares().next().is_some();
+        };
         let is_served = self.takeovers.iter().any(|t| t.array == name);
         // What is in doubt would become wrong data on the spare.
-        if !is_lost || is_served || status.doubtful || status.state == State::Offline {
+        if is_served || status.doubtful || status.state == State::Offline {
             return true;
         }
+        let replaces = spare.replaces.filter(|_| !is_lost);
+        let replaces = replaces.and_then(|slot| status.slots.get(slot)?.name.clone());
         let bdev = devices.registry.get(&spare.device);
         let new = bdev
             .map_err(ControlError::from)
@@ -204,6 +216,7 @@ impl Arrays {
                     device: spare.device.clone(),
                     new,
                     spare: Some(spare),
+                    replaces,
                     ticket: None,
                 });
             }
@@ -233,7 +246,12 @@ impl Arrays {
                     release(name, device, devices);
                     return true;
                 };
-                match volume.add_member(bdev, Some(takeover.new.clone())) {
+                let new = Some(takeover.new.clone());
+                let asked = match &takeover.replaces {
+                    Some(member) => volume.replace_member(member, bdev, new),
+                    None => volume.add_member(bdev, new),
+                };
+                match asked {
                     Ok(ticket) => {
                         takeover.ticket = Some(ticket);
                         return false;
@@ -243,6 +261,12 @@ impl Arrays {
             }
         };
         match answer {
+            Ok(()) if takeover.replaces.is_some() => {
+                tracing::info!("RAID volume {name}: the replacement by {device} goes on");
+                if let Some(array) = self.arrays.get_mut(name) {
+                    array.replacing = Some(device.clone());
+                }
+            }
             Ok(()) if takeover.spare.is_some() => {
                 tracing::warn!(
                     "RAID volume {name}: spare {device} takes the place of a lost member"
@@ -256,7 +280,7 @@ impl Arrays {
             }
             Err(error) => {
                 let spare = takeover.spare.take();
-                let needless = error == VolumeError::NoFreeSlot;
+                let needless = error == VolumeError::NoFreeSlot || takeover.replaces.is_some();
                 let kept = self.kept_mut(name);
                 match (spare, kept) {
                     // Somebody else was faster.

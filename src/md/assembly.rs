@@ -70,6 +70,8 @@ pub struct Assembly {
     pub slots: Vec<Option<Seat>>,
     /// Found devices that wait to be used.
     pub spares: Vec<usize>,
+    /// A found device that was being made the replacement of a slot's member, and that slot.
+    pub replacement: Option<(usize, usize)>,
     /// Found devices that are not used.
     pub rejected: Vec<(usize, Rejection)>,
     /// The slot that is missing or not in sync, if there is one.
@@ -212,6 +214,7 @@ struct Gathering<'a> {
     force: bool,
     slots: Vec<Option<Seat>>,
     spares: Vec<usize>,
+    replacement: Option<(usize, usize)>,
     rejected: Vec<(usize, Rejection)>,
     /// Members that the array went on without, with their slot. Force may take them.
     stale: Vec<(usize, u16)>,
@@ -227,6 +230,7 @@ impl<'a> Gathering<'a> {
             force,
             slots: vec![None; superblock.raid_disks as usize],
             spares: Vec::new(),
+            replacement: None,
             rejected: Vec::new(),
             stale: Vec::new(),
         }
@@ -235,6 +239,10 @@ impl<'a> Gathering<'a> {
     /// Takes a device for its slot, as a spare, or not at all.
     fn judge(&mut self, index: usize) -> Result<(), AssemblyError> {
         match self.role(index) {
+            Ok(Role::Slot(slot)) if self.is_replacement(index) => match self.replacement {
+                None => self.replacement = Some((index, usize::from(slot))),
+                Some(_) => self.rejected.push((index, Rejection::Replacement(slot))),
+            },
             Ok(Role::Slot(slot)) => self.seat(index, slot)?,
             Ok(_) => self.spares.push(index),
             Err(rejection) => {
@@ -242,6 +250,8 @@ impl<'a> Gathering<'a> {
                     rejection,
                     Rejection::Stale { .. } | Rejection::Failed | Rejection::Disagrees(_)
                 );
+                // What was to become a mirror was never one.
+                let stale = stale && !self.is_replacement(index);
                 if let (true, Role::Slot(slot)) = (stale, self.found[index].superblock().role()) {
                     self.stale.push((index, slot));
                 }
@@ -249,6 +259,12 @@ impl<'a> Gathering<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a device is to take the place of a member that is still there.
+    fn is_replacement(&self, index: usize) -> bool {
+        let features = self.found[index].superblock().features;
+        features.contains(Features::REPLACEMENT)
     }
 
     /// The slot that a device can have, or that it is a spare.
@@ -267,9 +283,6 @@ impl<'a> Gathering<'a> {
             Role::Slot(slot) if usize::from(slot) < self.slots.len() => slot,
             role => return Err(Rejection::Role(role.number())),
         };
-        if sb.features.contains(Features::REPLACEMENT) {
-            return Err(Rejection::Replacement(slot));
-        }
         let knows_freshest = sb.slots().get(usize::from(self.freshest_slot)).copied();
         if knows_freshest.flatten().is_none() {
             return Err(Rejection::Disagrees(self.freshest_slot));
@@ -473,6 +486,7 @@ impl<'a> Gathering<'a> {
             superblock: self.freshest.clone(),
             slots: self.slots,
             spares: self.spares,
+            replacement: self.replacement,
             rejected: self.rejected,
             degraded,
             resync_offset: if forced { 0 } else { resync_offset },

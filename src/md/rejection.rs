@@ -42,9 +42,9 @@ pub enum Rejection {
         /// The device that has it.
         by: String,
     },
-    /// It was to take the place of a member that is still there.
+    /// It was to take the place of a member that is still there, and so is another one.
     #[error(
-        "was being made the replacement of slot {0}, which cannot be continued here; add it again to have it as a spare"
+        "was being made the replacement of slot {0}, and another device was that of a member, too; one at a time can be continued, so add it again to have it as a spare"
     )]
     Replacement(u16),
     /// Its role makes no sense.

@@ -197,6 +197,32 @@ fn a_spare_that_was_being_made_a_member_is_not_one() {
 }
 
 #[test]
+fn a_replacement_that_was_not_finished_takes_no_slot() {
+    let mut found = four();
+    for (index, events) in [(4, EVENTS), (5, EVENTS - 1)] {
+        found.push(member(index as u32, 1));
+        let replacement = sb(&mut found, index);
+        replacement.features = Features::REPLACEMENT;
+        replacement.events = events;
+    }
+    for superblock in 0..6 {
+        sb(&mut found, superblock).roles = vec![0, 1, 2, 3, 1, 1];
+    }
+    let assembly = start(&found).expect("whole");
+    assert_eq!(slots(&assembly), [Some(0), Some(1), Some(2), Some(3)]);
+    assert_eq!(assembly.replacement, Some((4, 1)));
+    assert_eq!(assembly.rejected, [(5, Rejection::Replacement(1))]);
+    // Its member is gone, or the others know nothing of it: even force does not take it for a member.
+    found.truncate(5);
+    found.remove(1);
+    assert_eq!(start(&found).expect("enough").degraded, Some(1));
+    sb(&mut found, 3).events = EVENTS - 5;
+    found.remove(0);
+    let forced = assemble(sb(&mut found, 0).set_uuid, &found, true);
+    assert!(matches!(forced, Err(AssemblyError::Missing { .. })));
+}
+
+#[test]
 fn devices_that_do_not_fit_are_rejected() {
     let rejected = |change: fn(&mut Found)| {
         let mut found = four();
@@ -232,10 +258,6 @@ fn devices_that_do_not_fit_are_rejected() {
     assert_eq!(
         rejected(|f| f.member.superblock.roles[1] = 0xff80),
         Rejection::Role(0xff80)
-    );
-    assert_eq!(
-        rejected(|f| f.member.superblock.features = Features::REPLACEMENT),
-        Rejection::Replacement(1)
     );
     assert_eq!(
         rejected(|f| f.member.superblock.features = Features(1 << 20)),

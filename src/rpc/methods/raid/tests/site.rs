@@ -139,6 +139,12 @@ impl Site {
         }
     }
 
+    /// Ends the process in good order while a process of this kind is under way, and starts another.
+    pub fn stop_during(&mut self, kind: &str) {
+        self.wait_for(kind, |a| a["process"]["type"] == kind);
+        self.restart();
+    }
+
     /// Waits until nothing is rebuilt or resynced any more.
     pub fn settle(&mut self) -> Value {
         self.wait_for("all to be in sync", |array| {

@@ -293,6 +293,44 @@ fn a_member_is_replaced_while_it_works() {
 }
 
 #[test]
+fn a_replacement_goes_on_after_a_restart() {
+    let mut site = running(&["s"], bitmap());
+    let slow = json!({"process_max_bandwidth_mb_sec": 1, "process_window_size_kb": 64});
+    site.call("bdev_raid_set_options", slow).unwrap();
+    site.call(
+        "bdev_raid_replace_base_bdev",
+        json!({"name": "c", "base_bdev": "s"}),
+    )
+    .unwrap();
+    site.stop_during("replace");
+    site.open(&["a", "b", "c", "d", "s"]);
+    assert_eq!(site.members("r"), ["a", "b", "c", "d"]);
+    site.wait_for("the replacement", |a| {
+        a["base_bdevs_list"][2]["name"] == "s" && a["process"].is_null()
+    });
+    assert_eq!(site.system().devices.registry.claim_of("c"), None);
+    assert_eq!(site.array("r")["md"]["spares"], json!([]));
+}
+
+#[test]
+fn what_was_to_replace_a_member_takes_the_place_of_one_that_is_lost() {
+    let mut site = running(&["s"], bitmap());
+    let slow = json!({"process_max_bandwidth_mb_sec": 1, "process_window_size_kb": 64});
+    site.call("bdev_raid_set_options", slow).unwrap();
+    site.call(
+        "bdev_raid_replace_base_bdev",
+        json!({"name": "c", "base_bdev": "s"}),
+    )
+    .unwrap();
+    site.stop_during("replace");
+    site.open(&["a", "b", "c", "s"]);
+    site.call("bdev_raid_assemble", json!({"name": "r"}))
+        .unwrap();
+    site.settle();
+    assert_eq!(site.members("r"), ["a", "b", "c", "s"]);
+}
+
+#[test]
 fn what_cannot_replace_or_be_replaced_is_told() {
     let mut site = running(&["s", "t"], bitmap());
     let small = json!({"name": "small", "num_blocks": 4096, "block_size": 512});
