@@ -138,6 +138,20 @@ ours_create() {
             "consistency_policy=$1" 'base_bdevs=["m0", "m1", "m2", "m3"]' &&
         ours_settled && ours_serve
 }
+# ours_create_owing POLICY: the same of members on which parity is right nowhere, with a resync that is
+# slow enough to be met under way.
+ours_create_owing() {
+    local number
+    for number in "${numbers[@]}"; do
+        head -c "${member_mib}M" /dev/urandom >"$work/m$number"
+    done
+    ours_start "${numbers[@]}" &&
+        rpc bdev_raid_set_options process_max_bandwidth_mb_sec=4 process_busy_bandwidth_mb_sec=4 &&
+        rpc bdev_raid_create name=judge raid_level=raid5 strip_size_kb=64 superblock=true \
+            "consistency_policy=$1" 'base_bdevs=["m0", "m1", "m2", "m3"]' &&
+        ours_serve
+}
+ours_owes() { ours_state '.process.type == "resync" and .process.progress.percent < 90'; }
 # ours_create_spoilt: the same, where member 1 can be made to fail.
 ours_create_spoilt() {
     ours_start "${numbers[@]}" && rpc bdev_error_create base_name=m1 &&
