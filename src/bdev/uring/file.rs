@@ -11,8 +11,9 @@ use rustix::io::Errno;
 
 use super::super::create::CreateError;
 
-/// How long a holder that is going away may take; a killed process's last I/O outlives it a little.
-const HOLDER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a holder that is going away may take. A killed process's ring outlives it: for some hundredths of a
+/// second as a rule, for five seconds where the machine is busy (seen on Linux 6.18).
+const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A file or block device that cannot become a device as it was described.
 #[derive(Debug, thiserror::Error)]
