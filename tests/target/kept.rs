@@ -194,7 +194,12 @@ fn killed_and_robbed_an_array_waits_for_a_decision() {
 fn killed_and_robbed_with_a_log_it_starts() {
     let site = Site::new();
     let plan = plan("ppl");
-    let config = plan.config(&site);
+    let mut config = plan.config(&site);
+    let calls = config["subsystems"][0]["config"].as_array_mut();
+    let soon = json!({
+        "method": "bdev_raid_set_options", "params": {"degraded_start_wait_sec": 0},
+    });
+    calls.expect("calls").insert(0, soon);
     for round in 0..plan.members {
         let mut target = site.serve(&config, "0x1");
         wait_until_whole(&target);
