@@ -2,6 +2,8 @@
 
 use std::alloc::Layout;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
@@ -28,6 +30,18 @@ pub enum ArenaError {
     /// The kernel refused.
     #[error("no memory for an arena of {0} bytes; lower the memory size or free memory")]
     OutOfMemory(usize),
+    /// A file could not be mapped.
+    #[error(
+        "{bytes} bytes from {offset} of a shared file cannot be the arena: {reason}; give a range of whole pages that lies inside the file"
+    )]
+    Shared {
+        /// First byte of the file.
+        offset: u64,
+        /// Bytes asked for.
+        bytes: usize,
+        /// What was wrong, or what the kernel said.
+        reason: String,
+    },
     /// The arena has no room left for a pool.
     #[error(
         "the memory arena has no {wanted} bytes in one piece left ({free} of {size} free in all); start with more memory"
@@ -64,6 +78,17 @@ impl Arena {
     /// Makes an arena of `bytes`, rounded up to whole pages, on ordinary pages.
     pub fn ordinary(bytes: usize) -> Result<Self, ArenaError> {
         Ok(Self::from_region(Region::ordinary(bytes)?))
+    }
+
+    /// Makes an arena of `bytes` (whole pages) of a file, from `offset` on: memory that another
+    /// process has mapped too, as a machine emulator has that of its guest. The bytes are what the
+    /// file holds. The file must not be cut shorter while the arena lives.
+    ///
+    /// # Errors
+    /// [`ArenaError::Shared`]: the range is not of whole pages, or not in the file, or cannot be
+    /// mapped.
+    pub fn shared(file: &File, offset: u64, bytes: usize) -> Result<Self, ArenaError> {
+        Ok(Self::from_region(Region::shared(file, offset, bytes)?))
     }
 
     fn from_region(region: Region) -> Self {
@@ -198,6 +223,29 @@ impl Region {
         Ok(Self::from_parts(base, layout, PageKind::Ordinary))
     }
 
+    fn shared(file: &File, offset: u64, bytes: usize) -> Result<Self, ArenaError> {
+        let refused = |reason: &str| ArenaError::Shared {
+            offset,
+            bytes,
+            reason: reason.to_owned(),
+        };
+        let layout = Layout::from_size_align(bytes, SLOT_ALIGN)
+            .ok()
+            .filter(|_| bytes > 0 && bytes.is_multiple_of(SLOT_ALIGN))
+            .filter(|_| offset.is_multiple_of(SLOT_ALIGN as u64))
+            .ok_or_else(|| refused("not whole pages"))?;
+        let size = file.metadata().map_err(|e| refused(&e.to_string()))?.len();
+        if offset
+            .checked_add(bytes as u64)
+            .is_none_or(|end| end > size)
+        {
+            return Err(refused(&format!("the file has {size} bytes")));
+        }
+        let base = mapping::map_shared(file.as_fd(), offset, bytes)
+            .map_err(|e| refused(&e.to_string()))?;
+        Ok(Self::from_parts(base, layout, PageKind::Ordinary))
+    }
+
     fn from_parts(base: NonNull<u8>, layout: Layout, kind: PageKind) -> Self {
         Self {
             base,
@@ -296,6 +344,37 @@ mod tests {
         // One page, or what the kernel gives at once where it is set to give more.
         let (touched, all) = resident(&arena);
         assert!((1..all).contains(&touched), "{touched} of {all}");
+    }
+
+    #[test]
+    fn a_shared_arena_is_the_file() {
+        use std::os::unix::fs::FileExt;
+
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 * SLOT_ALIGN as u64).unwrap();
+        let arena = Arena::shared(&file, SLOT_ALIGN as u64, 2 * SLOT_ALIGN).unwrap();
+        assert_eq!(arena.size(), 2 * SLOT_ALIGN);
+        let pool = Pool::new(&arena, SLOT_ALIGN, 2).unwrap();
+        let (mut first, second) = (pool.take().unwrap(), pool.take().unwrap());
+        first[7] = 9;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, SLOT_ALIGN as u64 + 7)
+            .unwrap();
+        assert_eq!(byte, [9]);
+        file.write_all_at(&[5], 2 * SLOT_ALIGN as u64).unwrap();
+        assert_eq!(second[0], 5);
+
+        for (offset, bytes) in [
+            (0, 100),
+            (5, SLOT_ALIGN),
+            (0, 0),
+            (u64::MAX - 4095, SLOT_ALIGN),
+        ] {
+            let error = Arena::shared(&file, offset, bytes).unwrap_err().to_string();
+            assert!(error.contains("whole pages"), "{error}");
+        }
+        let error = Arena::shared(&file, SLOT_ALIGN as u64, 4 * SLOT_ALIGN).unwrap_err();
+        assert!(error.to_string().contains("the file has 16384 bytes"));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Memory straight from the kernel: zeroed, and free of charge until it is touched.
 
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// Maps `bytes` that only this process sees.
 ///
@@ -22,10 +23,33 @@ pub(super) fn map(bytes: usize) -> Result<NonNull<u8>, Errno> {
     Ok(NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"))
 }
 
-/// Gives back what [`map`] gave.
+/// Maps `bytes` of a file from `offset` on, for all who map it to see.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn map_shared(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    bytes: usize,
+) -> Result<NonNull<u8>, Errno> {
+    // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
+    let base = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            file,
+            offset,
+        )
+    }?;
+    Ok(NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"))
+}
+
+/// Gives back what [`map`] or [`map_shared`] gave.
 ///
 /// # Safety
-/// `base` and `bytes` are those of one call of [`map`], and nobody points there any more.
+/// `base` and `bytes` are those of one call of either, and nobody points there any more.
 pub(super) unsafe fn unmap(base: NonNull<u8>, bytes: usize) {
     // SAFETY: passed on to the caller.
     let unmapped = unsafe { munmap(base.as_ptr().cast(), bytes) };

@@ -6,6 +6,9 @@
 //! [`Buf`] is one of many and may only read. Both may be split, neither ever overlaps a
 //! [`BufMut`]. When the last view of a slot goes, from whatever core, the slot is free again.
 //!
+//! A [`Window`] says under which address a device sees an arena, and [`DeviceMemory`] is a slot that
+//! a device reads and writes while we do: queues and lists.
+//!
 //! [`Ram`] is another kind: the medium of a RAM disk, shared by threads a page at a time.
 //!
 //! Everything here is bounded: a pool that is empty answers `None`, and the caller holds its
@@ -14,6 +17,7 @@
 mod arena;
 mod buffer;
 mod classes;
+mod device;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod mapping;
@@ -24,6 +28,7 @@ mod sync;
 pub use arena::{Arena, ArenaError, PageKind};
 pub use buffer::{Buf, BufMut};
 pub use classes::{Class, Classes, Cuts};
+pub use device::{DeviceMemory, Window, Windows};
 pub use pool::{Pool, PoolError};
 pub use ram::{Page, PageMut, Ram, RamError};
 
