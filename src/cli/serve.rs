@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::banner;
 use crate::control::LogSwitch;
 use crate::reactor::{CoreMask, IdlePolicy};
-use crate::serve::{self, Config, Options, ServeError};
+use crate::serve::{self, Config, Options, ServeError, Source};
 
 /// Where a serving process listens for RPC clients, unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/tmp/stripewise.sock";
@@ -29,6 +29,10 @@ pub struct Args {
     /// Memory to set aside for payload and stripes, in MiB [default: what suits the machine]
     #[arg(short = 's', long = "mem", value_name = "MIB")]
     memory: Option<u64>,
+    /// Take the memory from DPDK's environment.
+    #[cfg(feature = "dpdk")]
+    #[arg(long)]
+    dpdk: bool,
     /// Leave the start to framework_start_init.
     #[arg(long)]
     wait_for_rpc: bool,
@@ -51,6 +55,13 @@ impl Args {
     /// [`ServeError`].
     pub fn run(self, log: LogSwitch) -> Result<(), ServeError> {
         let config = self.config.as_deref().map(Config::read).transpose()?;
+        #[cfg(feature = "dpdk")]
+        let source = match self.dpdk {
+            true => Source::Dpdk,
+            false => Source::Kernel,
+        };
+        #[cfg(not(feature = "dpdk"))]
+        let source = Source::Kernel;
         let options = Options {
             config,
             cores: self.cores,
@@ -60,6 +71,7 @@ impl Args {
             },
             socket: self.rpc_socket,
             memory: self.memory,
+            source,
             wait_for_rpc: self.wait_for_rpc,
             ignore_config_errors: self.json_ignore_init_errors,
             log,

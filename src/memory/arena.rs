@@ -20,7 +20,7 @@ pub enum PageKind {
 }
 
 /// Why an arena, or a piece of it, could not be had.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ArenaError {
     /// A size of zero or one that overflows when rounded to pages.
     #[error(
@@ -89,6 +89,14 @@ impl Arena {
     /// mapped.
     pub fn shared(file: &File, offset: u64, bytes: usize) -> Result<Self, ArenaError> {
         Ok(Self::from_region(Region::shared(file, offset, bytes)?))
+    }
+
+    /// Takes over a zone of `size` bytes.
+    #[cfg(feature = "dpdk")]
+    pub(super) fn of_dpdk(zone: super::dpdk::Zone, size: usize, kind: PageKind) -> Self {
+        let layout = Layout::from_size_align(size, SLOT_ALIGN).expect("it exists");
+        let base = zone.base();
+        Self::from_region(Region::from_parts(base, layout, kind, Owner::Dpdk(zone)))
     }
 
     fn from_region(region: Region) -> Self {
@@ -181,11 +189,24 @@ impl Drop for Extent {
     }
 }
 
+/// Who gets the memory back.
+#[derive(Debug)]
+enum Owner {
+    /// The allocator of huge pages.
+    HugePages,
+    /// The kernel.
+    Kernel,
+    /// DPDK's environment; the zone gives itself back.
+    #[cfg(feature = "dpdk")]
+    Dpdk(#[expect(dead_code, reason = "it is kept, and dropped")] super::dpdk::Zone),
+}
+
 #[derive(Debug)]
 struct Region {
     base: NonNull<u8>,
     layout: Layout,
     kind: PageKind,
+    owner: Owner,
     /// Free extents, offset to length; neighbours are always merged. Only set-up and tear-down of
     /// pools take this lock, never the I/O path.
     free: Mutex<BTreeMap<usize, usize>>,
@@ -208,6 +229,7 @@ impl Region {
             NonNull::new(base)?,
             layout,
             PageKind::Huge,
+            Owner::HugePages,
         ))
     }
 
@@ -220,7 +242,8 @@ impl Region {
             Layout::from_size_align(size, SLOT_ALIGN).map_err(|_| ArenaError::Size(bytes))?;
         // A mapping of our own, because the allocator would clear all of it now.
         let base = mapping::map(size).map_err(|_| ArenaError::OutOfMemory(bytes))?;
-        Ok(Self::from_parts(base, layout, PageKind::Ordinary))
+        let owner = Owner::Kernel;
+        Ok(Self::from_parts(base, layout, PageKind::Ordinary, owner))
     }
 
     fn shared(file: &File, offset: u64, bytes: usize) -> Result<Self, ArenaError> {
@@ -243,14 +266,16 @@ impl Region {
         }
         let base = mapping::map_shared(file.as_fd(), offset, bytes)
             .map_err(|e| refused(&e.to_string()))?;
-        Ok(Self::from_parts(base, layout, PageKind::Ordinary))
+        let owner = Owner::Kernel;
+        Ok(Self::from_parts(base, layout, PageKind::Ordinary, owner))
     }
 
-    fn from_parts(base: NonNull<u8>, layout: Layout, kind: PageKind) -> Self {
+    fn from_parts(base: NonNull<u8>, layout: Layout, kind: PageKind, owner: Owner) -> Self {
         Self {
             base,
             layout,
             kind,
+            owner,
             free: Mutex::new(BTreeMap::from([(0, layout.size())])),
         }
     }
@@ -262,11 +287,13 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        match self.kind {
+        match self.owner {
             // SAFETY: `base` came from this allocator with this layout, and every extent holds an
             // `Arc` of the region, so nobody points into it any more.
-            PageKind::Huge => unsafe { hugepage_rs::dealloc(self.base.as_ptr(), self.layout) },
-            PageKind::Ordinary => {
+            Owner::HugePages => unsafe { hugepage_rs::dealloc(self.base.as_ptr(), self.layout) },
+            #[cfg(feature = "dpdk")]
+            Owner::Dpdk(_) => {}
+            Owner::Kernel => {
                 // SAFETY: the mapping is ours, and as above nobody points into it any more.
                 unsafe { mapping::unmap(self.base, self.layout.size()) };
             }
@@ -289,12 +316,12 @@ fn huge_page_size() -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Pool;
+    use super::super::{Pool, testing};
     use super::*;
 
     #[test]
     fn pieces_come_back_and_merge() {
-        let arena = Arena::ordinary(8 * SLOT_ALIGN).unwrap();
+        let arena = testing::arena(8 * SLOT_ALIGN);
         let a = arena.carve(SLOT_ALIGN).unwrap();
         let b = arena.carve(2 * SLOT_ALIGN).unwrap();
         let c = arena.carve(SLOT_ALIGN + 1).unwrap();
@@ -309,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_full_arena_says_what_is_left() {
-        let arena = Arena::ordinary(4 * SLOT_ALIGN).unwrap();
+        let arena = testing::arena(4 * SLOT_ALIGN);
         let _held = arena.carve(3 * SLOT_ALIGN).unwrap();
         let error = arena.carve(2 * SLOT_ALIGN).unwrap_err();
         assert_eq!(

@@ -202,10 +202,10 @@ impl Drop for View {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::{Arena, Pool};
+    use super::super::Pool;
 
     fn pool(slots: usize) -> Pool {
-        let arena = Arena::ordinary(slots * 4096).unwrap();
+        let arena = super::super::testing::arena(slots * 4096);
         Pool::new(&arena, 4096, slots).unwrap()
     }
 

@@ -135,7 +135,7 @@ mod tests {
             .iter()
             .map(|&(slot_size, slots)| Class { slot_size, slots })
             .collect();
-        let arena = Arena::ordinary(Classes::bytes(&sizes)).unwrap();
+        let arena = super::super::testing::arena(Classes::bytes(&sizes));
         Classes::new(&arena, &sizes).unwrap()
     }
 

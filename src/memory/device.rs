@@ -1,15 +1,19 @@
 //! Memory as a device sees it: under which address, and while both sides use it.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::arena::Arena;
 use super::buffer::BufMut;
 
-/// An arena, and the address under which a device sees its first byte (IOVA). Keeps the arena alive.
+/// A part of an arena, and the address under which a device sees its first byte (IOVA). Keeps the arena
+/// alive.
 #[derive(Clone, Debug)]
 pub struct Window {
     arena: Arena,
+    /// Bytes of the arena.
+    part: Range<usize>,
     iova: u64,
 }
 
@@ -29,8 +33,18 @@ impl Windows {
 
     /// Adds an arena that the device sees from `iova` on, all in one piece.
     pub fn add(&mut self, arena: &Arena, iova: u64) {
+        self.add_part(arena, 0..arena.size(), iova);
+    }
+
+    /// Adds these bytes of an arena, which the device sees from `iova` on, in one piece.
+    ///
+    /// # Panics
+    /// Where the arena has not as many bytes.
+    pub fn add_part(&mut self, arena: &Arena, part: Range<usize>, iova: u64) {
+        assert!(part.end <= arena.size(), "a part of the arena");
         self.windows.push(Window {
             arena: arena.clone(),
+            part,
             iova,
         });
     }
@@ -40,9 +54,10 @@ impl Windows {
     #[must_use]
     pub fn address(&self, start: *const u8, len: usize) -> Option<u64> {
         self.windows.iter().find_map(|window| {
-            let (base, size) = window.arena.range();
-            let offset = start.addr().checked_sub(base.addr())?;
-            let inside = offset.checked_add(len).is_some_and(|end| end <= size);
+            let (base, _) = window.arena.range();
+            let part = &window.part;
+            let offset = start.addr().checked_sub(base.addr() + part.start)?;
+            let inside = offset.checked_add(len).is_some_and(|end| end <= part.len());
             inside.then(|| window.iova + offset as u64)
         })
     }
@@ -159,8 +174,8 @@ mod tests {
 
     #[test]
     fn addresses_are_offsets_in_the_window() {
-        let arena = Arena::ordinary(4 * SLOT_ALIGN).unwrap();
-        let other = Arena::ordinary(SLOT_ALIGN).unwrap();
+        let arena = super::super::testing::arena(4 * SLOT_ALIGN);
+        let other = super::super::testing::arena(SLOT_ALIGN);
         let mut windows = Windows::new();
         windows.add(&other, 0);
         windows.add(&arena, 0x10_0000);
@@ -173,7 +188,7 @@ mod tests {
         alone.add(&arena, 0x10_0000);
         assert_eq!(alone.address(base.wrapping_sub(1), 1), None);
         assert_eq!(windows.address(later, usize::MAX), None);
-        let foreign = Arena::ordinary(SLOT_ALIGN).unwrap();
+        let foreign = super::super::testing::arena(SLOT_ALIGN);
         assert_eq!(windows.address(foreign.range().0, 1), None);
     }
 

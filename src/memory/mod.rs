@@ -18,12 +18,16 @@ mod arena;
 mod buffer;
 mod classes;
 mod device;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod mapping;
 mod pool;
 mod ram;
 mod sync;
+#[cfg(test)]
+mod testing;
 
 pub use arena::{Arena, ArenaError, PageKind};
 pub use buffer::{Buf, BufMut};

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+#[cfg(feature = "dpdk")]
+use crate::memory::dpdk;
 use crate::memory::{Arena, ArenaError, PageKind};
 
 /// What is set aside unless told otherwise, in MiB, where there is as much.
@@ -29,6 +31,10 @@ pub enum MemoryError {
     /// The allocator refused.
     #[error(transparent)]
     Arena(#[from] ArenaError),
+    /// DPDK has none.
+    #[cfg(feature = "dpdk")]
+    #[error(transparent)]
+    Dpdk(#[from] dpdk::DpdkError),
 }
 
 /// What the machine has free, in MiB.
@@ -40,14 +46,30 @@ struct Free {
     huge: u64,
 }
 
+/// Where memory comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// From the kernel, on huge pages where there are enough.
+    #[default]
+    Kernel,
+    /// From DPDK's environment, on huge pages.
+    #[cfg(feature = "dpdk")]
+    Dpdk,
+}
+
 /// Sets aside `asked` MiB, or without that a default that the machine can bear: on huge pages if
-/// enough of them are free, else on ordinary ones.
+/// enough of them are free, else on ordinary ones. DPDK gives huge ones, or none.
 ///
 /// # Errors
 /// [`MemoryError`].
-pub fn set_aside(asked: Option<u64>) -> Result<Arena, MemoryError> {
+pub fn set_aside(asked: Option<u64>, source: Source) -> Result<Arena, MemoryError> {
     let mib = choose(asked, free())?;
-    let arena = Arena::new(mib as usize * (1 << 20))?;
+    let bytes = mib as usize * (1 << 20);
+    let arena = match source {
+        Source::Kernel => Arena::new(bytes)?,
+        #[cfg(feature = "dpdk")]
+        Source::Dpdk => dpdk::Environment::start(dpdk::Pages::Huge)?.arena(bytes)?,
+    };
     match arena.page_kind() {
         PageKind::Huge => tracing::info!("memory: {mib} MiB on huge pages"),
         PageKind::Ordinary => tracing::info!(

@@ -12,5 +12,5 @@ mod service;
 mod signals;
 
 pub use config::{Config, ConfigError};
-pub use memory::MemoryError;
+pub use memory::{MemoryError, Source};
 pub use service::{Options, ServeError, run};

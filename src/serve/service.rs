@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::config::{Config, ConfigError};
-use super::memory::{self, MemoryError};
+use super::memory::{self, MemoryError, Source};
 use super::signals::Signals;
 use crate::control::{LogSwitch, Machine, StartError, System};
 use crate::reactor::{CoreMask, Events, IdlePolicy, Interest, Ready, Registration};
@@ -40,6 +40,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Memory to set aside, in MiB; without it, what suits the machine.
     pub memory: Option<u64>,
+    /// Where it comes from.
+    pub source: Source,
     /// Whether to leave the start to framework_start_init.
     pub wait_for_rpc: bool,
     /// Whether to serve what can be served when calls of the configuration fail.
@@ -91,7 +93,7 @@ pub fn run(options: Options, announce: impl FnOnce(&System)) -> Result<(), Serve
         .register(&signals, SIGNAL_TOKEN, Interest::READABLE)
         .map_err(failed("wait for signals"))?;
     let server = Server::bind(&options.socket, &events, RPC_TOKEN)?;
-    let arena = memory::set_aside(options.memory)?;
+    let arena = memory::set_aside(options.memory, options.source)?;
     let machine = Machine::start(&options.cores, options.idle, &arena, events.waker())?;
     let target = machine.target.descriptor().map(|fd| {
         let registered = events.register(fd, TARGET_TOKEN, Interest::READABLE);
