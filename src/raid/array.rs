@@ -11,10 +11,10 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use super::VolumeError;
-use super::batch::mutation::{self, Mutation};
 use super::geometry::Geometry;
 use super::message::{Message, NodeId};
 use super::metadata::{Metadata, MetadataConfig};
+use super::mutation::{self, Mutation};
 use super::ppl::LogPlace;
 use super::process::{Process, ProcessOptions};
 use super::regions::Regions;

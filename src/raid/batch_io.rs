@@ -2,10 +2,10 @@
 //! outcome for each of them, and the runs of others sent home.
 
 use super::batch::BatchOp;
-use super::batch::mutation::{self, Mutation};
 use super::gather::{Batch, Stage, push};
 use super::member_io::{MemberIo, Page, PageIo};
 use super::message::{Home, NodeId};
+use super::mutation::{self, Mutation};
 use super::shard::Shard;
 use super::stripe::{Fragments, NONE, Phase};
 use crate::bdev::{Data, Op, Request, Status};

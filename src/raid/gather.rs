@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::batch::mutation::{self, Mutation};
 use super::batch::{
     BatchOp, Body, Closed, Followers, Joined, LinkId, Mine, Needs, Offer, Refusal, Side,
 };
 use super::batching::BatchScope;
 use super::member_io::PageOp;
+use super::mutation::{self, Mutation};
 use super::shard::Shard;
 use super::stripe::NONE;
 use super::waiting::Limit;

@@ -25,6 +25,7 @@ mod geometry;
 mod member_io;
 mod message;
 mod metadata;
+mod mutation;
 mod node;
 mod payload;
 mod plan;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::batch::mutation::{self, Mutation};
 use super::geometry::Geometry;
 use super::message::{Done, Job, NodeId};
+use super::mutation::{self, Mutation};
 use super::node::Effect;
 use super::payload;
 use super::view::View;

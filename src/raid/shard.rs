@@ -12,7 +12,6 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::batch::Crossing;
-use super::batch::mutation::{self, Mutation};
 use super::batching::{BatchScope, Batching};
 use super::cache::StripeCache;
 use super::counters::Counters;
@@ -21,6 +20,7 @@ use super::geometry::Geometry;
 use super::member_io::{Lists, MemberIo, PageIo};
 use super::message::{Done, Home, Job, NodeId};
 use super::metadata::Intents;
+use super::mutation::{self, Mutation};
 use super::ppl::{Ended, Record};
 use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
 use super::view::View;

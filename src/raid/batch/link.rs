@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::budget::{Budget, Charge};
-use super::mutation::{self, Mutation};
 use super::sync::{self, Mutex, MutexGuard};
+use crate::raid::mutation::{self, Mutation};
 
 /// Names a link: the shard that owns it, and which of its stripes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

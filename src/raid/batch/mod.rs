@@ -20,7 +20,6 @@ mod crossing;
 mod link;
 #[cfg(all(test, loom))]
 mod loom_tests;
-pub(super) mod mutation;
 mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;

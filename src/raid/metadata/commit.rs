@@ -21,7 +21,7 @@ use super::proven::Proven;
 use crate::bdev::{Data, Op, Request};
 use crate::md::{BadBlocks, Policy, Superblock};
 use crate::memory::{Buf, BufMut, Segments};
-use crate::raid::batch::mutation::{self, Mutation};
+use crate::raid::mutation::{self, Mutation};
 use crate::raid::view::View;
 
 /// Bytes of a page of metadata.

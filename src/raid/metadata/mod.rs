@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use self::commit::Commit;
 use self::proven::{Proven, Rebuilt};
-use super::batch::mutation::{self, Mutation};
 use super::geometry::Geometry;
 use super::message::NodeId;
+use super::mutation::{self, Mutation};
 use super::regions::Regions;
 use super::view::View;
 use crate::bdev::{Request, Status};

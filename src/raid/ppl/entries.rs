@@ -4,6 +4,7 @@ use crate::md::SECTOR;
 use crate::md::ppl::{self, PplEntry};
 use crate::memory::Buf;
 use crate::raid::geometry::Geometry;
+use crate::raid::message::Logged;
 
 /// What a log is to note of a stripe.
 #[derive(Clone, Debug)]
@@ -35,6 +36,16 @@ impl Record {
     /// Bytes of partial parity.
     pub(super) fn parity_bytes(&self) -> u64 {
         self.parity.as_ref().map_or(0, |page| page.len() as u64)
+    }
+
+    /// What the owner is told when this is in the log of a bay's member, or not any more.
+    pub(super) fn logged(&self, bay: usize, generation: u32) -> Logged {
+        Logged {
+            bay,
+            generation,
+            stripe: self.stripe,
+            number: self.number,
+        }
     }
 
     /// Whether `next` may stand in one entry with this one, behind it.

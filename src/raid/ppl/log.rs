@@ -13,7 +13,8 @@ use crate::bdev::Status;
 use crate::md::ppl::{ENTRIES_MAX, HEADER_BYTES};
 use crate::md::{PplArea, PplHeader, SECTOR};
 use crate::memory::Segments;
-use crate::raid::message::{Logged, Message, NodeId};
+use crate::raid::message::{Message, NodeId};
+use crate::raid::mutation::{self, Mutation};
 
 /// Stripes for which there is room at first.
 const STRIPES: usize = 512;
@@ -391,7 +392,23 @@ impl Log {
         let notes = &self.notes;
         self.waiting
             .retain(|&at| notes[at as usize].state == State::Waiting);
+        if mutation::on(Mutation::D12) {
+            self.open_fresh(means);
+        }
         true
+    }
+
+    /// The new notes of a header are on the medium: their rounds go on.
+    fn open_fresh(&mut self, means: &mut Means) {
+        for at in self.fresh.drain(..) {
+            let note = &mut self.notes[at as usize];
+            note.state = State::Open;
+            note.place = self.open.len() as u32;
+            self.open.push(at);
+            self.open_bytes += note.record.parity_bytes();
+            let logged = note.record.logged(self.bay, self.generation);
+            means.outbox.push((note.from, Message::Logged(logged)));
+        }
     }
 
     /// A part of the present write has ended.
@@ -412,26 +429,11 @@ impl Log {
         }
         self.write = None;
         means.freed |= std::mem::take(&mut self.late);
-        let (bay, generation) = (self.bay, self.generation);
-        let logged = |record: &Record| Logged {
-            bay,
-            generation,
-            stripe: record.stripe,
-            number: record.number,
-        };
-        for at in self.fresh.drain(..) {
-            let note = &mut self.notes[at as usize];
-            note.state = State::Open;
-            note.place = self.open.len() as u32;
-            self.open.push(at);
-            self.open_bytes += note.record.parity_bytes();
-            let message = Message::Logged(logged(&note.record));
-            means.outbox.push((note.from, message));
-        }
+        self.open_fresh(means);
         while let Some(at) = self.striking.pop() {
             let note = &self.notes[at as usize];
-            let message = Message::Struck(logged(&note.record));
-            means.outbox.push((note.from, message));
+            let struck = note.record.logged(self.bay, self.generation);
+            means.outbox.push((note.from, Message::Struck(struck)));
             self.forget(at, means);
         }
     }

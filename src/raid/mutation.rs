@@ -5,7 +5,7 @@
 /// A defect: of Linux md's stripe batching, carried over to our code (R; the numbers are those of
 /// the interleavings in `docs/batching.md`), or an order of durability that is not kept (D).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::raid) enum Mutation {
+pub(super) enum Mutation {
     /// The role is looked at, the lock let go, and the charge taken afterwards.
     R1,
     /// The same, and the break throws the charge away without giving it back.
@@ -65,18 +65,22 @@ pub(in crate::raid) enum Mutation {
     D10,
     /// A flush is acknowledged although a member is lost with its cache and nobody has said so.
     D11,
+    /// A stripe is written before what its partial parity log says of it is on the medium.
+    D12,
+    /// A write of several blocks is acknowledged while the log still says that it is under way.
+    D13,
 }
 
 /// Whether a defect is switched on.
 #[cfg(not(mutations))]
 #[inline(always)]
-pub(in crate::raid) const fn on(_: Mutation) -> bool {
+pub(super) const fn on(_: Mutation) -> bool {
     false
 }
 
 /// Whether a defect is switched on.
 #[cfg(mutations)]
-pub(in crate::raid) fn on(mutation: Mutation) -> bool {
+pub(super) fn on(mutation: Mutation) -> bool {
     use std::sync::OnceLock;
     static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
     let chosen = CHOSEN.get_or_init(|| std::env::var("STRIPEWISE_MUTATION").ok());
