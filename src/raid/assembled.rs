@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::VolumeError;
 use super::geometry::{Geometry, Layout};
 use super::metadata::{Marks, Stored};
+use super::mutation::{self, Mutation};
 use super::regions::Regions;
 use super::view::{Degraded, Unsynced, View};
 use crate::md::superblock::IN_SYNC;
@@ -195,7 +196,10 @@ fn is_dirty(assembly: &Assembly, found: &[Found]) -> bool {
     let seats = assembly.slots.iter().flatten();
     let mut superblocks = seats.map(|seat| &found[seat.found].member.superblock);
     let says = |s: &Superblock| s.events == assembly.events && s.resync_offset == 0;
-    assembly.degraded.is_none() && superblocks.all(says)
+    match mutation::on(Mutation::D7) {
+        true => superblocks.any(says),
+        false => assembly.degraded.is_none() && superblocks.all(says),
+    }
 }
 
 /// Whether a slot holds no data: where parity does not move.

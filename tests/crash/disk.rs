@@ -36,8 +36,6 @@ pub struct Disk {
     unsure: BTreeMap<u64, Vec<Version>>,
     /// Counts requests served.
     clock: u64,
-    /// Writes that were torn.
-    pub torn: u64,
 }
 
 /// What a write left in a cache of one sector.
@@ -119,7 +117,6 @@ impl Disk {
             content: vec![fill; bytes],
             unsure: BTreeMap::new(),
             clock: 0,
-            torn: 0,
         }
     }
 
@@ -266,8 +263,6 @@ impl Disk {
                 }
             }
         }
-        let torn = fates.values().filter(|&&fate| fate == Fate::Torn);
-        left.torn += torn.count() as u64;
         left.unsure.clear();
         let luck = match luck {
             Luck::Acknowledged => Luck::Nothing,
@@ -324,7 +319,6 @@ impl Disk {
                 continue;
             };
             let fate = Fate::draw(luck, random);
-            self.torn += u64::from(fate == Fate::Torn);
             let start = request.lba as usize * self.block as usize;
             for (i, sector) in bytes.chunks_exact(SECTOR).enumerate() {
                 if fate.reaches(i == 0, random) {

@@ -40,6 +40,8 @@ pub struct Machine {
     mail: BTreeMap<(usize, usize), VecDeque<Message>>,
     places: Places,
     now: Instant,
+    /// Requests for this are served when nothing else is left to be done.
+    pub late: Option<Target>,
     /// Host requests that have ended.
     pub ended: Vec<Completion>,
 }
@@ -131,6 +133,7 @@ impl Machine {
             mail: BTreeMap::new(),
             places: shape.places(),
             now,
+            late: None,
             ended: Vec::new(),
         };
         machine.nodes[0].control(Control::Pace(shape.pace));
@@ -170,13 +173,17 @@ impl Machine {
     pub fn draw(&self, random: &mut Random) -> Step {
         let mail = self.mail.iter().filter(|(_, queue)| !queue.is_empty());
         let ways: Vec<_> = mail.map(|(way, _)| *way).collect();
+        let asked = 0..self.asked.len();
+        let is_late = |at: &usize| Some(self.asked[*at].target()) == self.late;
+        let (late, due): (Vec<_>, Vec<_>) = asked.partition(is_late);
         match random.below(8) {
-            0..=3 if !self.asked.is_empty() => {
-                Step::Serve(random.below(self.asked.len() as u64) as usize)
-            }
+            0..=3 if !due.is_empty() => Step::Serve(random.pick(&due)),
             4..=6 if !ways.is_empty() => {
                 let (from, to) = random.pick(&ways);
                 Step::Deliver(from, to)
+            }
+            _ if due.is_empty() && ways.is_empty() && !late.is_empty() && random.one_in(32) => {
+                Step::Serve(random.pick(&late))
             }
             _ => {
                 let node = random.below(self.nodes.len() as u64) as usize;

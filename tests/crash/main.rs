@@ -10,6 +10,7 @@ mod disk;
 mod history;
 mod host;
 mod machine;
+mod orders;
 #[path = "../simulator/random.rs"]
 mod random;
 mod shape;
@@ -21,13 +22,11 @@ mod world;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 
-use disk::Luck;
-use history::{Act, Failure, History};
-use machine::{Asked, Target};
+use history::{Act, History};
 use random::Random;
 use shape::{Choice, Consistency, Shape};
 use tally::Tally;
-use world::{Stop, World};
+use world::World;
 
 /// Seeds of each kind of history that always run.
 const SEEDS: u64 = 2;
@@ -68,53 +67,6 @@ fn stop_it_at_every_step(seed: u64, shape: Shape, mut random: Random, history: H
         true
     });
     tally
-}
-
-/// An array whose bitmap is so fine that its header and the bits of its last row lie in different
-/// sectors, so that either may reach the disks first. A member is removed, misses a write to the last
-/// row, and is replaced; the bits of that row are cleared. The machine is stopped while the bitmap
-/// is written, and the new member lost: the old one must not take its place.
-fn clear_bits_that_a_member_lacks() {
-    let mut random = Random(0);
-    let mut shape = Shape::new(&mut random, |_, _| Consistency::Bitmap(512));
-    shape.members = 3;
-    shape.chunk = 4096;
-    shape.stripe = 4096;
-    shape.rows = 258;
-    let last = shape.sectors() * 512 / u64::from(shape.block) - 1;
-    let write = Act::Write {
-        lba: last,
-        blocks: 1,
-        fua: true,
-    };
-    let geometry = shape.geometry();
-    let place = geometry.place(last * u64::from(shape.block));
-    let slot = geometry.member(place.row, place.role);
-    let mut world = World::new(shape, Random(random.next()));
-    let before = [
-        write,
-        Act::Drain,
-        Act::Quiet,
-        Act::Fail(slot, Failure::Removed),
-        Act::Noticed,
-        write,
-        Act::Drain,
-        Act::Replace,
-        Act::Rest,
-    ];
-    assert!(world.run(&before, &mut |_| true));
-    let mut stops = 0;
-    world.run(&[Act::Quiet], &mut |world| {
-        let bitmap = |asked: &Asked| asked.target() == Target::Marks;
-        if world.machine.asked.iter().any(bitmap) {
-            stops += 1;
-            let wreck = world.stop(Stop::Power(&[Luck::Headless]), &mut random);
-            let mut tally = Tally::default();
-            trial::survive(wreck, Some(slot), 0, &mut random, &mut tally);
-        }
-        true
-    });
-    assert!(stops > 5, "the bitmap was written only {stops} times");
 }
 
 /// Several lives of an array in which anything may happen, each of which ends at a random step.
@@ -287,11 +239,6 @@ fn lives_resync() {
 #[test]
 fn lives_bitmap() {
     run(0..10 * SEEDS, |seed| live_again_and_again(seed, bitmap));
-}
-
-#[test]
-fn d2_bits_that_a_member_lacks_are_cleared_after_it_is_known_to_lack_them() {
-    clear_bits_that_a_member_lacks();
 }
 
 #[test]

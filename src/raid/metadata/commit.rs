@@ -110,12 +110,12 @@ impl Commit {
         self.in_flight -= 1;
     }
 
-    /// The defect of doing without its flush.
-    fn unflushed(&self) -> Mutation {
+    /// The defect of doing without its flush, in an array that is `dirty` by now.
+    fn unflushed(&self, dirty: bool) -> Mutation {
         let clears = |step: &Step| matches!(step, Step::Clear(_));
         match self.steps.iter().any(clears) {
             true => Mutation::D4,
-            false if self.says_dirty == Some(false) => Mutation::D5,
+            false if dirty && self.says_dirty == Some(false) => Mutation::D5,
             false => Mutation::D6,
         }
     }
@@ -281,7 +281,7 @@ impl Metadata {
                 let held = (0..self.regions.len() as u64)
                     .filter(|&r| self.regions[r as usize].holders > 0);
                 self.written = held.collect();
-                if !mutation::on(commit.unflushed()) {
+                if !mutation::on(commit.unflushed(self.dirty)) {
                     commit.jobs.extend((0..slots).map(Job::Flush));
                 }
             }

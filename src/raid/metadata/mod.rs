@@ -252,8 +252,11 @@ impl Metadata {
         let differ = behind || members().any(|s| s.roles != metadata.roles);
         let dirty = dirty || members().any(|s| s.resync_offset == 0);
         metadata.behind = (behind && !mutation::on(Mutation::D8)).then_some(said);
-        if (dirty || differ) && !mutation::on(Mutation::D7) {
-            metadata.agreed = metadata.wish();
+        if dirty || differ {
+            let wished = metadata.wish();
+            if !mutation::on(Mutation::D7) {
+                metadata.agreed = wished;
+            }
             metadata.rewrite = metadata.marks.is_some();
         }
         metadata
