@@ -73,7 +73,7 @@ impl World {
         let Data::Write(segments) = &request.data else {
             unreachable!("a write has data");
         };
-        let new: Vec<u8> = segments.iter().flat_map(|s| s.to_vec()).collect();
+        let new = segments.iter().map(|s| &s[..]).collect::<Vec<_>>().concat();
         let signature = logged.signature();
         let from = at as usize - area.start;
         for _ in 0..2 {

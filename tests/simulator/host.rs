@@ -41,14 +41,13 @@ impl Model {
 
     /// The bytes of a block that holds `value`.
     pub fn bytes(&self, lba: u64, value: u64) -> Vec<u8> {
-        let mut bytes = vec![0; self.block_bytes];
-        if value != 0 {
-            for (i, word) in bytes.chunks_exact_mut(8).enumerate() {
-                let word_value = if i % 2 == 0 { value } else { !lba };
-                word.copy_from_slice(&word_value.to_le_bytes());
+        match value {
+            0 => vec![0; self.block_bytes],
+            _ => {
+                let pair = [value.to_le_bytes(), (!lba).to_le_bytes()].concat();
+                pair.repeat(self.block_bytes / pair.len())
             }
         }
-        bytes
     }
 
     /// The value that these bytes of a block hold, or what is wrong with them.

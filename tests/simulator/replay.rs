@@ -1,8 +1,9 @@
 //! What md's kernel does with a partial parity log when it starts an array that was not stopped
 //! (`ppl_load_distributed`, `ppl_recover`), as far as one row is concerned. Written from its rules,
-//! and from nothing of ours.
+//! and from nothing of ours but the XOR.
 
 use stripewise::raid::Geometry;
+use stripewise::xor;
 
 const SECTOR: u64 = 512;
 const HEADER: usize = 4096;
@@ -140,12 +141,8 @@ impl Entry {
             if !self.parity.is_empty() {
                 sum.copy_from_slice(&self.parity[at as usize..][..SECTOR as usize]);
             }
-            for slot in slots {
-                let bytes = &chunks[slot][sector.clone()];
-                sum.iter_mut()
-                    .zip(bytes)
-                    .for_each(|(sum, byte)| *sum ^= byte);
-            }
+            let blocks = slots.iter().map(|&slot| &chunks[slot][sector.clone()]);
+            xor::xor_assign(&mut sum, &blocks.collect::<Vec<_>>());
             chunks[geometry.parity_member(row)][sector].copy_from_slice(&sum);
         }
     }

@@ -11,6 +11,7 @@ use stripewise::raid::{
     BatchScope, Batching, Control, Counters, Crossing, Effect, Geometry, Layout, LogsConfig,
     Message, NewMember, Node, NodeConfig, ProcessOptions, Unsynced, View, VolumeError, Work,
 };
+use stripewise::xor;
 
 use crate::disk::Disk;
 use crate::host::Model;
@@ -601,10 +602,9 @@ impl World {
 
     fn send_write(&mut self, lba: u64, blocks: u32, fua: bool) {
         let value = self.next_request;
-        let contents: Vec<u8> = (lba..lba + u64::from(blocks))
-            .flat_map(|at| self.model.bytes(at, value))
-            .collect();
-        let Some(data) = self.filled(&contents) else {
+        let contents = (lba..lba + u64::from(blocks)).map(|at| self.model.bytes(at, value));
+        let contents: Vec<_> = contents.collect();
+        let Some(data) = self.filled(&contents.concat()) else {
             return;
         };
         self.send(Op::Write { fua }, lba, blocks, None, Data::Write(data));
@@ -807,7 +807,7 @@ impl World {
             Op::Read => {
                 let bytes = match data {
                     Data::Read(segments) => {
-                        segments.iter().flat_map(|s| s.to_vec()).collect::<Vec<_>>()
+                        segments.iter().map(|s| &s[..]).collect::<Vec<_>>().concat()
                     }
                     other => panic!("a read came back with {other:?}"),
                 };
@@ -975,10 +975,8 @@ impl World {
         let chunk = self.geometry.chunk_bytes() as usize;
         for row in 0..self.geometry.rows() {
             let at = row as usize * chunk;
-            for i in at..at + chunk {
-                let sum = disks.iter().fold(0, |sum, d| sum ^ d[i]);
-                assert_eq!(sum, 0, "parity of row {row}, byte {}", i - at);
-            }
+            let blocks: Vec<_> = disks.iter().map(|d| &d[at..at + chunk]).collect();
+            assert!(xor::equal_xor(&blocks), "parity of row {row}");
             for role in 0..self.geometry.data() {
                 let member = self.geometry.member(row, role);
                 let first = (row * self.geometry.data() as u64 + role as u64) * chunk as u64
