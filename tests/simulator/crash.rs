@@ -222,9 +222,10 @@ impl World {
                 };
                 self.check_with(row, members, &entries, all.clone(), None);
                 let kept = self.random.next();
-                let some = self.chunks(row, members, Medium::Some(kept));
+                let mut some = self.chunks(row, members, Medium::Some(kept));
                 if some != all {
-                    self.check_parity(row, members, &entries, some);
+                    self.replay(row, members, &entries, &mut some, None);
+                    self.check_parity(row, members, &entries, &some);
                 }
                 let lost = self.random.below(members.disks.len() as u64) as usize;
                 self.check_with(row, members, &entries, all, Some(lost));
@@ -272,26 +273,19 @@ impl World {
         }
     }
 
-    /// Whether parity matches after the log was replayed.
-    fn check_parity(
-        &self,
-        row: u64,
-        members: &Members,
-        entries: &[&Entry],
-        mut chunks: Vec<Vec<u8>>,
-    ) {
-        self.replay(row, members, entries, &mut chunks, None);
+    /// Whether parity matches now that the log is replayed.
+    fn check_parity(&self, row: u64, members: &Members, entries: &[&Entry], chunks: &[Vec<u8>]) {
         for page in 0..self.geometry.stripes_per_row() {
             if self.bad_in(row, members, page).is_empty() {
-                sums_to_zero(&chunks, self.bytes_of(page)).unwrap_or_else(|at| {
+                sums_to_zero(chunks, self.bytes_of(page)).unwrap_or_else(|at| {
                     panic!("parity of row {row} would not match at byte {at}: {entries:?}")
                 });
             }
         }
     }
 
-    /// The same, and whether what is known not to be held anywhere, or was on a lost member, is
-    /// what it should be.
+    /// Whether it does after a replay, and whether what is known not to be held anywhere, or was on
+    /// a lost member, is what it should be.
     fn check_with(
         &self,
         row: u64,
@@ -300,10 +294,10 @@ impl World {
         mut chunks: Vec<Vec<u8>>,
         lost: Option<usize>,
     ) {
-        if lost.is_none() {
-            self.check_parity(row, members, entries, chunks.clone());
-        }
         self.replay(row, members, entries, &mut chunks, lost);
+        if lost.is_none() {
+            self.check_parity(row, members, entries, &chunks);
+        }
         for page in 0..self.geometry.stripes_per_row() {
             let mut unknown = self.bad_in(row, members, page);
             unknown.extend(lost);

@@ -134,12 +134,12 @@ fn run_all_logged(faults: Faults, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn logs_in_calm() {
-    run_all_logged(Faults::None, 0..30);
+    run_all_logged(Faults::None, 0..20);
 }
 
 #[test]
 fn logs_with_latent_read_errors() {
-    run_all_logged(Faults::Latent, 0..30);
+    run_all_logged(Faults::Latent, 0..20);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn logs_when_a_member_is_removed() {
 
 #[test]
 fn logs_when_members_are_replaced() {
-    run_all_logged(Faults::Replacement, 0..40);
+    run_all_logged(Faults::Replacement, 0..20);
 }
 
 #[test]
