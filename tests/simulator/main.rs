@@ -195,6 +195,12 @@ fn kept_seeds() {
     }
 }
 
+/// A seed under which an array fails while an entry is struck from a log: it ended twice.
+#[test]
+fn found_seeds() {
+    run_logged(1795678929937157693, Faults::Chaos);
+}
+
 /// As many new seeds as fit into a few seconds (`STRIPEWISE_SIM_SECONDS`).
 #[test]
 fn new_seeds_for_a_while() {

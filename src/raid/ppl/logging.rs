@@ -214,6 +214,10 @@ impl Shard {
             }
             let waits = matches!(phase, Phase::Logging | Phase::Striking);
             if waits && !self.view.online {
+                if phase == Phase::Striking {
+                    // The logs know that it has ended.
+                    self.cache[at].logged = 0;
+                }
                 self.fail_round(at, Status::Offline);
             } else if phase == Phase::Logging {
                 self.pursue_log(at);
