@@ -20,6 +20,7 @@ mod immediate;
 mod iostat;
 mod malloc;
 mod null;
+pub mod nvme;
 mod registry;
 mod request;
 mod slots;

@@ -1,0 +1,28 @@
+//! The NVMe PCIe driver: queue pairs that are polled directly.
+
+#![deny(unsafe_code)]
+
+mod admin;
+mod bar;
+mod bring_up;
+mod channel;
+mod controller;
+mod error;
+mod gate;
+mod keeper;
+mod lane;
+mod namespace;
+mod prp;
+mod queue;
+mod shape;
+mod status;
+mod transfer;
+
+#[cfg(test)]
+mod scripted;
+
+pub use bar::{ALL_ONES, Bar};
+pub use controller::{Access, Controller, Options};
+pub use error::{Fault, NamespaceError, NvmeError};
+pub use queue::QueueFault;
+pub use shape::Identity;
