@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::super::super::slots::Slots;
@@ -15,6 +16,7 @@ use super::prp;
 use super::queue::{BATCH, Reaped};
 use super::status::{Outcome, failure, outcome};
 use super::transfer::{Flight, Piece, Transfer};
+use crate::lock;
 use crate::memory::BufMut;
 use crate::nvme::Command;
 use crate::nvme::io::{BlockRange, IoCommand};
@@ -248,9 +250,13 @@ impl PcieChannel {
 
     /// The device was stopped: what was in flight is to be sent again, over empty rings.
     fn park(&mut self, epoch: u32) {
+        // A reset that was wished for is not held against the commands that it met.
+        let is_fault = self.inner.common.asked.load(Ordering::Relaxed) != epoch;
         for index in (0..self.flights.len()).rev() {
-            if let Some(flight) = self.flights[index].take() {
-                self.try_again(flight.piece, Status::Gone);
+            match self.flights[index].take() {
+                Some(flight) if is_fault => self.try_again(flight.piece, Status::Gone),
+                Some(flight) => self.waiting.push_front(flight.piece),
+                None => {}
             }
         }
         let lane = self.lane();
@@ -433,6 +439,10 @@ impl Drop for PcieChannel {
         let Some(lane) = self.lane.take() else {
             return;
         };
+        if lane.queue.in_flight() == 0 {
+            lock::exclusive(&self.inner.common.spares).push(lane);
+            return;
+        }
         // What is in flight may still be written to by the device; the keeper sees to it that it
         // is not, before the memory is used again.
         let remains = Remains {

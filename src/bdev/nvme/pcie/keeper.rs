@@ -4,6 +4,7 @@
 //! behind, and now and then looks whether the controller is still there. Each of these is bounded;
 //! when it can't bring the controller back, it takes its right to access memory, and all I/O ends.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -50,6 +51,8 @@ pub(super) enum Ask {
 pub(super) struct Common {
     /// Lanes that no channel has.
     pub(super) spares: Mutex<Vec<Lane>>,
+    /// The last reset that was asked for, and no fault of anybody: after how many it was.
+    pub(super) asked: AtomicU32,
     /// Why the controller was given up.
     pub(super) failure: OnceLock<String>,
 }
@@ -109,6 +112,7 @@ impl Keeper {
             Ask::Abort { .. } | Ask::Reset { .. } => {}
             Ask::Return { lane, remains } => self.take_back(*lane, remains),
             Ask::ResetNow(answer) => {
+                self.common.asked.store(self.epoch + 1, Ordering::Relaxed);
                 self.reset("asked for");
                 let outcome = match self.common.failure.get() {
                     Some(reason) => Err(reason.clone()),
