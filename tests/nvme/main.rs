@@ -16,3 +16,4 @@ mod failures;
 mod io;
 mod machine;
 mod qtest;
+mod vfio;

@@ -162,8 +162,8 @@ impl PcieChannel {
     /// Takes completions; says whether there were any.
     fn reap(&mut self, epoch: u32) -> bool {
         let mut reaped = std::mem::take(&mut self.reaped);
-        let bar = self.inner.bar.clone();
-        let outcome = self.lane().queue.reap(&*bar, &mut reaped);
+        let lane = self.lane.as_mut().expect("a channel has its lane");
+        let outcome = lane.queue.reap(&*self.inner.bar, &mut reaped);
         let worked = !reaped.is_empty();
         for Reaped { index, status, .. } in reaped.drain(..) {
             let flight = self.flights[usize::from(index)].take();

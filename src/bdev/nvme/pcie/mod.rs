@@ -17,6 +17,7 @@ mod queue;
 mod shape;
 mod status;
 mod transfer;
+pub mod vfio;
 
 #[cfg(test)]
 mod scripted;

@@ -1,0 +1,53 @@
+//! Controllers of this machine through VFIO. `scripts/guest/vfio` runs this in a guest whose
+//! controllers may be overwritten.
+
+use std::thread;
+
+use stripewise::bdev::nvme::pcie::vfio::Container;
+use stripewise::bdev::nvme::pcie::{Controller, Options};
+use stripewise::memory::{Arena, Pool};
+
+use super::Status;
+use super::conformance::{User, conforms};
+use super::machine::only;
+
+/// Names the controllers, bound to vfio-pci, whose contents may be lost: PCI addresses.
+const VARIABLE: &str = "STRIPEWISE_TEST_NVME";
+
+#[test]
+#[ignore = "overwrites the controllers named in STRIPEWISE_TEST_NVME, which are bound to vfio-pci"]
+fn controllers_of_this_machine_conform() {
+    let addresses = std::env::var(VARIABLE).expect(VARIABLE);
+    let arena = Arena::new(64 << 20).unwrap();
+    let container = Container::new(std::slice::from_ref(&arena)).unwrap();
+    let pool = Pool::new(&arena, 64 * 1024, 272).unwrap();
+    let attach = |address: &str| {
+        let access = container.open(address, &arena).unwrap();
+        Controller::attach(access, Options::new("Nvme0")).unwrap()
+    };
+    for address in addresses.split_whitespace() {
+        let controller = attach(address);
+        println!("{address}: {:?}", controller.identity());
+        println!("{:?} kelvin", controller.health().unwrap().temperature);
+        conforms(only(&controller), &pool);
+        controller.reset().unwrap();
+        conforms(only(&controller), &pool);
+        controller.detach();
+    }
+
+    // All at once, after each has been given back and taken again.
+    let controllers: Vec<Controller> = addresses.split_whitespace().map(attach).collect();
+    thread::scope(|scope| {
+        for controller in &controllers {
+            let (bdev, pool) = (only(controller), pool.clone());
+            scope.spawn(move || {
+                let mut user = User::new(&*bdev, &pool);
+                for lba in 0..500 {
+                    let bytes = [lba as u8; 4096];
+                    assert_eq!(user.write(lba, &bytes), Status::Ok);
+                    assert_eq!(user.read(lba, 8).unwrap(), bytes);
+                }
+            });
+        }
+    });
+}
