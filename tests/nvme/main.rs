@@ -9,6 +9,8 @@
 use stripewise::bdev::{Bdev, Channel, Completion, Data, IoStat, Op, Request, Status};
 use stripewise::memory;
 
+mod allocations;
+mod array;
 #[allow(dead_code)]
 #[path = "../../src/bdev/conformance.rs"]
 mod conformance;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stripewise::bdev::nvme::pcie::Bar;
 
+use super::allocations::uncounted;
+
 /// Longest wait for an answer. Nothing takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -159,9 +161,11 @@ impl QtestBar {
         })
     }
 
-    fn at(&self, offset: u32) -> u64 {
+    /// Says something about a register.
+    fn tell(&self, command: impl FnOnce(u64) -> String, offset: u32) -> u64 {
         assert!(offset < self.size, "offset {offset:#x}");
-        self.base + u64::from(offset)
+        let at = self.base + u64::from(offset);
+        uncounted(|| self.qtest.ask(&command(at)))
     }
 }
 
@@ -171,21 +175,19 @@ impl Bar for QtestBar {
     }
 
     fn read32(&self, offset: u32) -> u32 {
-        self.qtest.ask(&format!("readl {:#x}", self.at(offset))) as u32
+        self.tell(|at| format!("readl {at:#x}"), offset) as u32
     }
 
     fn read64(&self, offset: u32) -> u64 {
-        self.qtest.ask(&format!("readq {:#x}", self.at(offset)))
+        self.tell(|at| format!("readq {at:#x}"), offset)
     }
 
     fn write32(&self, offset: u32, value: u32) {
-        let at = self.at(offset);
-        self.qtest.ask(&format!("writel {at:#x} {value:#x}"));
+        self.tell(|at| format!("writel {at:#x} {value:#x}"), offset);
     }
 
     fn write64(&self, offset: u32, value: u64) {
-        let at = self.at(offset);
-        self.qtest.ask(&format!("writeq {at:#x} {value:#x}"));
+        self.tell(|at| format!("writeq {at:#x} {value:#x}"), offset);
     }
 
     fn start_dma(&self) {
