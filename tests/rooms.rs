@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 /// From the bottom to the top. A room may use every room of an earlier line.
 const FLOORS: [&[&str]; 10] = [
     &["memory", "xor", "nvme", "md"],
-    &["reactor"],
+    &["reactor", "initiator"],
     &["bdev"],
-    &["raid", "initiator"],
+    &["raid"],
     &["nvmf"],
     &["loadgen"],
     &["control"],

@@ -18,15 +18,15 @@ const SLOTS: usize = 272;
 
 /// A source of numbers that is the same in every run (SplitMix64).
 #[derive(Debug)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A number below `limit`.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -34,13 +34,13 @@ impl Dice {
         (z ^ (z >> 31)) % limit
     }
 
-    pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.below(256) as u8).collect()
     }
 }
 
 /// Buffers for a test, and the arena they lie in.
-pub(super) fn buffers() -> (Arena, Pool) {
+pub(crate) fn buffers() -> (Arena, Pool) {
     let arena = Arena::ordinary(SLOTS * SLOT).unwrap();
     let pool = Pool::new(&arena, SLOT, SLOTS).unwrap();
     (arena, pool)
@@ -48,15 +48,15 @@ pub(super) fn buffers() -> (Arena, Pool) {
 
 /// One user of one channel, one request at a time.
 #[derive(Debug)]
-pub(super) struct User {
-    pub(super) channel: Box<dyn Channel>,
+pub(crate) struct User {
+    pub(crate) channel: Box<dyn Channel>,
     pool: Pool,
     block_size: usize,
     done: Vec<Completion>,
 }
 
 impl User {
-    pub(super) fn new(bdev: &dyn Bdev, pool: &Pool) -> Self {
+    pub(crate) fn new(bdev: &dyn Bdev, pool: &Pool) -> Self {
         Self {
             channel: bdev.open().unwrap(),
             pool: pool.clone(),
@@ -66,7 +66,7 @@ impl User {
     }
 
     /// One buffer of `len` bytes that hold something.
-    pub(super) fn buffer(&self, len: usize) -> BufMut {
+    pub(crate) fn buffer(&self, len: usize) -> BufMut {
         let mut buffer = self.pool.take().expect("tests hold few buffers");
         buffer.truncate(len);
         assert_eq!(buffer.len(), len);
@@ -74,18 +74,18 @@ impl User {
         buffer
     }
 
-    pub(super) fn write_data(&self, bytes: &[u8]) -> Data {
+    pub(crate) fn write_data(&self, bytes: &[u8]) -> Data {
         let mut buffer = self.buffer(bytes.len());
         buffer.copy_from_slice(bytes);
         Data::Write(Segments::from_iter([buffer.freeze()]))
     }
 
-    pub(super) fn read_data(&self, len: usize) -> Data {
+    pub(crate) fn read_data(&self, len: usize) -> Data {
         Data::Read(SegmentsMut::from_iter([self.buffer(len)]))
     }
 
     /// Turns the loop until something is done, and takes it.
-    pub(super) fn next(&mut self) -> Completion {
+    pub(crate) fn next(&mut self) -> Completion {
         let start = Instant::now();
         while self.done.is_empty() {
             self.channel.kick();
@@ -96,7 +96,7 @@ impl User {
     }
 
     /// One request from submit to completion, alone.
-    pub(super) fn run(&mut self, op: Op, lba: u64, blocks: u32, data: Data) -> (Status, Data) {
+    pub(crate) fn run(&mut self, op: Op, lba: u64, blocks: u32, data: Data) -> (Status, Data) {
         let request = Request {
             token: 99,
             op,
@@ -110,13 +110,13 @@ impl User {
         (completion.status, completion.data)
     }
 
-    pub(super) fn write(&mut self, lba: u64, bytes: &[u8]) -> Status {
+    pub(crate) fn write(&mut self, lba: u64, bytes: &[u8]) -> Status {
         let blocks = (bytes.len() / self.block_size) as u32;
         let data = self.write_data(bytes);
         self.run(Op::Write { fua: false }, lba, blocks, data).0
     }
 
-    pub(super) fn read(&mut self, lba: u64, blocks: u32) -> Result<Vec<u8>, Status> {
+    pub(crate) fn read(&mut self, lba: u64, blocks: u32) -> Result<Vec<u8>, Status> {
         let data = self.read_data(blocks as usize * self.block_size);
         match self.run(Op::Read, lba, blocks, data) {
             (Status::Ok, data) => Ok(contents(&data)),
@@ -125,7 +125,7 @@ impl User {
     }
 
     /// What the channel counts under `name`.
-    pub(super) fn iostat(&self, name: &str) -> super::IoStat {
+    pub(crate) fn iostat(&self, name: &str) -> super::IoStat {
         let mut found = None;
         self.channel.iostat(&mut |device, stat| {
             if device == name {
@@ -137,7 +137,7 @@ impl User {
 }
 
 /// All bytes of a request's buffers.
-pub(super) fn contents(data: &Data) -> Vec<u8> {
+pub(crate) fn contents(data: &Data) -> Vec<u8> {
     match data {
         Data::None => Vec::new(),
         Data::Read(segments) => segments.iter().flat_map(|s| s.to_vec()).collect(),
@@ -146,7 +146,7 @@ pub(super) fn contents(data: &Data) -> Vec<u8> {
 }
 
 /// Everything that is asked of a device of at least 256 blocks, whose contents are lost.
-pub(super) fn conforms(bdev: Arc<dyn Bdev>, pool: &Pool) {
+pub(crate) fn conforms(bdev: Arc<dyn Bdev>, pool: &Pool) {
     matches_the_model(&*bdev, pool);
     refuses_what_does_not_exist(&*bdev, pool);
     gives_back_what_is_too_much(&*bdev, pool);

@@ -27,7 +27,7 @@ mod slots;
 mod uring;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 
 pub use create::CreateError;
 pub use delay::Delay;

@@ -243,6 +243,7 @@ impl Args {
                     Some(text) => name("hostnqn", text)?,
                     None => Nqn::from_uuid(id),
                 },
+                events: false,
                 host_id: *id.as_bytes(),
                 header_digest: self.hdgst,
                 data_digest: self.ddgst,

@@ -1,7 +1,8 @@
 //! The association with one controller: its admin queue, and what has to be known before I/O.
 //!
 //! Bring-up is a chain of admin commands, each sent when the one before is answered: properties,
-//! enable, wait until ready, identify, number of queues. After that only keep-alives are sent.
+//! enable, wait until ready, identify, number of queues. After that keep-alives are sent, events are
+//! taken if they are wanted, and the owner may ask for more.
 //! Like [`Queue`] it takes bytes and time, and touches neither socket nor clock.
 
 use std::time::{Duration, Instant};
@@ -14,11 +15,13 @@ use super::payload::Payload;
 use super::queue::{Done, Queue, QueueSettings};
 use crate::memory::{Arena, Buf, Pool, PoolError};
 use crate::nvme::admin::{AdminCommand, Identify, SetFeatures};
+use crate::nvme::event::AsyncEvent;
 use crate::nvme::fabrics::{CNTLID_DYNAMIC, ConnectData, FabricsCommand};
-use crate::nvme::feature::{FeatureId, NumberOfQueues};
+use crate::nvme::feature::{AsyncEventConfiguration, FeatureId, NumberOfQueues};
 use crate::nvme::identify::{
     Cns, IDENTIFY_SIZE, IdentifyController, IdentifyNamespace, NamespaceList,
 };
+use crate::nvme::log_page::Health;
 use crate::nvme::property::{
     Capabilities, Configuration, ControllerStatus, Property, ShutdownNotification, Version,
 };
@@ -46,6 +49,8 @@ pub struct ControllerSettings {
     pub io_queues: u16,
     /// The one namespace of interest; `None` for all that are active.
     pub namespace: Option<u32>,
+    /// Have the controller tell of events, for [`Controller::next_event`].
+    pub events: bool,
 }
 
 /// A namespace that I/O can go to.
@@ -59,6 +64,8 @@ pub struct Namespace {
     pub block_size: u32,
     /// Globally unique identifier; zeros where there is none.
     pub nguid: [u8; 16],
+    /// Whether blocks that are deallocated by Write Zeroes read as zeros.
+    pub deallocates: bool,
 }
 
 /// What is known about a controller that is ready for I/O.
@@ -129,6 +136,7 @@ enum Step {
     Status,
     Identify,
     Queues,
+    Events,
     ActiveNamespaces,
     Namespace(u32),
     Ready,
@@ -137,6 +145,8 @@ enum Step {
 /// Tokens of commands that are sent once the controller is ready.
 const KEEP_ALIVE: u64 = u64::MAX;
 const SHUTDOWN: u64 = u64::MAX - 1;
+const EVENT: u64 = u64::MAX - 2;
+const ASKED: u64 = u64::MAX - 3;
 /// Pause between two looks at CSTS.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Commands in flight on the admin queue: one of the bring-up, a keep-alive, and some to spare.
@@ -164,6 +174,12 @@ pub struct Controller {
     facts: Option<Facts>,
     alive_at: Instant,
     shut_down: bool,
+    /// Whether a request for an event is to be left with the controller.
+    listens: bool,
+    /// The last event that nobody has taken yet.
+    event: Option<AsyncEvent>,
+    /// The answer to [`Controller::ask`].
+    answer: Option<Done>,
 }
 
 impl Controller {
@@ -204,6 +220,9 @@ impl Controller {
             facts: None,
             alive_at: now,
             shut_down: false,
+            listens: false,
+            event: None,
+            answer: None,
         })
     }
 
@@ -211,6 +230,11 @@ impl Controller {
     /// [`Controller::advance`].
     pub fn queue_mut(&mut self) -> &mut Queue {
         &mut self.queue
+    }
+
+    /// Whether the admin queue has something to send.
+    pub fn has_output(&self) -> bool {
+        self.queue.has_output()
     }
 
     /// What is known, once the controller is ready for I/O.
@@ -234,10 +258,47 @@ impl Controller {
             self.next(Step::Capabilities);
         }
         if !self.asked {
-            self.ask(now);
+            self.go_on(now);
         }
         self.keep_alive(now);
+        if self.listens && self.facts.is_some() {
+            let command = AdminCommand::AsyncEventRequest.to_command(0);
+            self.listens = self.queue.leave(EVENT, &command).is_err();
+        }
         Ok(())
+    }
+
+    /// The last event that the controller told of, once.
+    pub fn next_event(&mut self) -> Option<AsyncEvent> {
+        self.event.take()
+    }
+
+    /// Has a controller that is ready do an admin command whose data, up to 4096 bytes, it sends.
+    /// One at a time.
+    ///
+    /// # Errors
+    /// [`ControllerError::Unusable`] before the controller is ready, and before the answer to the
+    /// command before was taken.
+    pub fn ask(
+        &mut self,
+        command: &Command,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), ControllerError> {
+        let busy = || ControllerError::Unusable("its admin queue is not free".to_owned());
+        if self.facts.is_none() || self.answer.is_some() {
+            return Err(busy());
+        }
+        let mut buffer = self.pool.take().ok_or_else(busy)?;
+        buffer.truncate(bytes);
+        let payload = Payload::Read(smallvec![buffer]);
+        let taken = self.queue.submit(ASKED, command, payload, now);
+        taken.map_err(|_| busy())
+    }
+
+    /// The answer to [`Controller::ask`], when it has come.
+    pub fn take_answer(&mut self) -> Option<Done> {
+        self.answer.take()
     }
 
     fn next(&mut self, step: Step) {
@@ -246,7 +307,7 @@ impl Controller {
     }
 
     /// Sends the command of the step.
-    fn ask(&mut self, now: Instant) {
+    fn go_on(&mut self, now: Instant) {
         let identify = |cns: Cns, nsid| {
             let identify = Identify {
                 cns: cns.code(),
@@ -272,6 +333,16 @@ impl Controller {
                 let set = SetFeatures {
                     fid: FeatureId::NumberOfQueues.code(),
                     value: queues.dword(),
+                    ..SetFeatures::default()
+                };
+                (AdminCommand::SetFeatures(set).to_command(0), false)
+            }
+            Step::Events => {
+                let offered = self.identify.as_ref().map_or(0, |i| i.oaes.get());
+                let wanted = AsyncEventConfiguration::NAMESPACE_ATTRIBUTE & offered;
+                let set = SetFeatures {
+                    fid: FeatureId::AsyncEventConfiguration.code(),
+                    value: wanted | u32::from(Health::WARNING_RELIABILITY),
                     ..SetFeatures::default()
                 };
                 (AdminCommand::SetFeatures(set).to_command(0), false)
@@ -303,7 +374,24 @@ impl Controller {
                 self.shut_down = true;
                 return Ok(());
             }
+            EVENT => {
+                // A controller that takes no such requests is left in peace.
+                if let Ok(completion) = done.outcome {
+                    self.event = Some(AsyncEvent::from_dword(completion.dw0.get()));
+                    self.listens = true;
+                }
+                return Ok(());
+            }
+            ASKED => {
+                self.answer = Some(done);
+                return Ok(());
+            }
             _ => {}
+        }
+        if self.step == Step::Events {
+            self.listens = done.outcome.is_ok();
+            self.look_at_namespaces();
+            return Ok(());
         }
         let completion = done.outcome.map_err(|error| ControllerError::Command {
             what: self.step.name(),
@@ -325,7 +413,7 @@ impl Controller {
     ) -> Result<(), ControllerError> {
         let data = data.as_deref().unwrap_or_default();
         match self.step {
-            Step::Connect | Step::Ready => {}
+            Step::Connect | Step::Events | Step::Ready => {}
             Step::Capabilities => {
                 self.capabilities = Capabilities::from_value(completion.result64());
                 if self.capabilities.min_page_size > 0 {
@@ -370,9 +458,9 @@ impl Controller {
                     .map_err(|_| ControllerError::Unusable("it grants 65 536 queues".to_owned()))?;
                 let granted = granted.submission.min(granted.completion);
                 self.io_queues = granted.min(self.settings.io_queues);
-                match self.settings.namespace {
-                    Some(id) => self.next(Step::Namespace(id)),
-                    None => self.next(Step::ActiveNamespaces),
+                match self.settings.events {
+                    true => self.next(Step::Events),
+                    false => self.look_at_namespaces(),
                 }
             }
             Step::ActiveNamespaces => {
@@ -390,6 +478,13 @@ impl Controller {
             }
         }
         Ok(())
+    }
+
+    fn look_at_namespaces(&mut self) {
+        match self.settings.namespace {
+            Some(id) => self.next(Step::Namespace(id)),
+            None => self.next(Step::ActiveNamespaces),
+        }
     }
 
     fn next_namespace(&mut self) {
@@ -480,6 +575,15 @@ impl Controller {
     /// # Errors
     /// [`ControllerError::TooDeep`]; [`ControllerError::Unusable`] before the controller is ready.
     pub fn io_queue(&self, id: u16, depth: u16, now: Instant) -> Result<Queue, ControllerError> {
+        let settings = self.io_settings(id, depth)?;
+        Ok(Queue::new(settings, now))
+    }
+
+    /// What an I/O queue of this association needs to know, wherever it is made.
+    ///
+    /// # Errors
+    /// As [`Controller::io_queue`].
+    pub fn io_settings(&self, id: u16, depth: u16) -> Result<QueueSettings, ControllerError> {
         let (Some(facts), Some(most)) = (&self.facts, self.max_depth()) else {
             return Err(ControllerError::Unusable("it is not ready yet".to_owned()));
         };
@@ -492,7 +596,7 @@ impl Controller {
         } else {
             0
         };
-        let settings = QueueSettings {
+        Ok(QueueSettings {
             id,
             depth,
             header_digest: self.settings.header_digest,
@@ -501,8 +605,7 @@ impl Controller {
             keep_alive: Duration::ZERO,
             patience: self.settings.patience,
             identity: Box::new(identity(&self.settings, facts.id)),
-        };
-        Ok(Queue::new(settings, now))
+        })
     }
 }
 
@@ -523,6 +626,7 @@ impl Step {
             Step::Status => "Property Get of CSTS",
             Step::Identify => "Identify Controller",
             Step::Queues => "Set Features (Number of Queues)",
+            Step::Events => "Set Features (Asynchronous Event Configuration)",
             Step::ActiveNamespaces => "Identify (active namespaces)",
             Step::Namespace(_) => "Identify Namespace",
             Step::Ready => "a command",
@@ -580,6 +684,8 @@ fn namespace(id: u32, identify: &IdentifyNamespace) -> Result<Namespace, Control
         blocks,
         block_size,
         nguid: identify.nguid,
+        deallocates: identify.dlfeat & IdentifyNamespace::DLFEAT_WRITE_ZEROES_DEALLOCATES != 0
+            && identify.dlfeat & 0b111 == IdentifyNamespace::DLFEAT_READS_ZERO,
     })
 }
 

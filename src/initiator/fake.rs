@@ -12,10 +12,10 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::nvme::admin::AdminCommand;
 use crate::nvme::fabrics::{ConnectData, ConnectResult, FabricsCommand};
-use crate::nvme::feature::NumberOfQueues;
+use crate::nvme::feature::{FeatureId, NumberOfQueues};
 use crate::nvme::identify::{Cns, IdentifyController, IdentifyNamespace, NamespaceList};
 use crate::nvme::io::IoCommand;
-use crate::nvme::opcode::IoOpcode;
+use crate::nvme::opcode::{AdminOpcode, IoOpcode};
 use crate::nvme::property::{Capabilities, ControllerStatus, Property, Version};
 use crate::nvme::tcp::digest::{Crc32c, crc32c};
 use crate::nvme::tcp::{
@@ -55,6 +55,58 @@ pub(crate) struct Manner {
     pub looks: u32,
     /// Status of I/O commands that touch this block.
     pub bad_block: Option<(u64, Status)>,
+    /// ONCS.
+    pub optional: u16,
+    /// NGUID of the namespaces.
+    pub nguid: [u8; 16],
+}
+
+/// What a target may do that no target should, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misdeed {
+    /// Bytes that are no PDU instead of the answers.
+    Garbage,
+    /// An answer to a command that is not in flight.
+    WrongCid,
+    /// Half of the answers, and the end of the connection.
+    Truncated,
+    /// The last bit of the answers is another: a digest, where there are digests.
+    Flipped,
+    /// No answers from now on.
+    Mute,
+    /// The end of the connection instead of the answers.
+    Closed,
+}
+
+impl Misdeed {
+    pub const ALL: [Self; 6] = [
+        Self::Garbage,
+        Self::WrongCid,
+        Self::Truncated,
+        Self::Flipped,
+        Self::Mute,
+        Self::Closed,
+    ];
+
+    /// Does it to the answers that are to be sent. Says whether the connection goes on.
+    fn spoil(self, format: &PduFormat, output: &mut Vec<u8>, mute: &mut bool) -> bool {
+        match self {
+            Self::Garbage => *output = vec![0xee; 100],
+            Self::WrongCid => {
+                let completion = Completion::new(0x7777, Status::SUCCESS);
+                *output = CapsuleResp { completion }.encode(format).to_vec();
+            }
+            Self::Truncated => output.truncate(output.len() / 2),
+            Self::Flipped => {
+                if let Some(last) = output.last_mut() {
+                    *last ^= 1;
+                }
+            }
+            Self::Mute => *mute = true,
+            Self::Closed => output.clear(),
+        }
+        !matches!(self, Self::Truncated | Self::Closed)
+    }
 }
 
 impl Default for Manner {
@@ -74,6 +126,8 @@ impl Default for Manner {
             max_queue_entries: 127,
             looks: 2,
             bad_block: None,
+            optional: 0,
+            nguid: [0; 16],
         }
     }
 }
@@ -252,7 +306,8 @@ impl FakeTarget {
     }
 
     fn is_write(&self, command: &Command) -> bool {
-        self.queue.is_some_and(|(id, _)| id > 0) && command.opcode == IoOpcode::Write.code()
+        let sends = [IoOpcode::Write.code(), IoOpcode::Compare.code()];
+        self.queue.is_some_and(|(id, _)| id > 0) && sends.contains(&command.opcode)
     }
 
     fn ask(&mut self, cid: u16) {
@@ -296,6 +351,11 @@ impl FakeTarget {
     fn execute(&mut self, command: &Command, data: &[u8]) {
         self.executed += 1;
         let cid = command.cid.get();
+        let waits = AdminOpcode::AsyncEventRequest.code();
+        if matches!(self.queue, Some((0, _))) && command.opcode == waits {
+            // Nothing ever happens.
+            return;
+        }
         let (status, result, data) = match self.queue {
             _ if command.is_fabrics() => self.fabrics(command, data),
             None => (Status::COMMAND_SEQUENCE_ERROR, 0, Vec::new()),
@@ -362,6 +422,7 @@ impl FakeTarget {
                     identify.ioccsz = ((64 + self.manner.in_capsule) / 16).into();
                     identify.iorcsz = 1.into();
                     identify.kas = 10.into();
+                    identify.oncs = self.manner.optional.into();
                     identify.sgls = (IdentifyController::SGLS_SUPPORTED
                         | IdentifyController::SGLS_OFFSET)
                         .into();
@@ -374,10 +435,23 @@ impl FakeTarget {
                         1 | 3 => blocks as u64,
                         _ => 0,
                     };
-                    data(IdentifyNamespace::new(blocks, 12).as_bytes())
+                    let mut identify = IdentifyNamespace::new(blocks, 12);
+                    identify.nguid = self.manner.nguid;
+                    data(identify.as_bytes())
                 }
                 other => panic!("nobody needs {other:?}"),
             },
+            AdminCommand::SetFeatures(set)
+                if set.fid == FeatureId::AsyncEventConfiguration.code() =>
+            {
+                (Status::SUCCESS, 0, Vec::new())
+            }
+            AdminCommand::GetLogPage(page) => {
+                let mut bytes = vec![0; page.len as usize];
+                // Composite temperature, in kelvins.
+                bytes[1..3].copy_from_slice(&300u16.to_le_bytes());
+                data(&bytes)
+            }
             AdminCommand::SetFeatures(set) => {
                 let wanted = NumberOfQueues::from_dword(set.value).expect("a number of queues");
                 let granted = NumberOfQueues {
@@ -414,6 +488,12 @@ impl FakeTarget {
                 place.copy_from_slice(data);
                 done(Vec::new())
             }
+            IoCommand::WriteZeroes { .. } => {
+                place.fill(0);
+                done(Vec::new())
+            }
+            IoCommand::Compare { .. } if place == data => done(Vec::new()),
+            IoCommand::Compare { .. } => (Status::COMPARE_FAILURE, 0, Vec::new()),
             other => panic!("nobody needs {other:?}"),
         }
     }
@@ -459,22 +539,33 @@ pub(crate) struct FakeServer {
     /// All connections are dropped when so many commands have been executed in all; then counting
     /// stops.
     die_at: Arc<AtomicU64>,
+    /// What is done to the answers of the connection that executes the command with this number.
+    misdeed: Arc<Mutex<Option<(u64, Misdeed)>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FakeServer {
     pub fn start(manner: Manner, disk: Disk) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at("127.0.0.1:0".parse().expect("an address"), manner, disk)
+    }
+
+    /// At this address, where it was before.
+    pub fn start_at(address: SocketAddr, manner: Manner, disk: Disk) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         listener.set_nonblocking(true).expect("nonblocking");
         let address = listener.local_addr().expect("an address");
         let stop = Arc::new(AtomicBool::new(false));
         let die_at = Arc::new(AtomicU64::new(u64::MAX));
-        let (stopped, dies) = (stop.clone(), die_at.clone());
-        let thread = std::thread::spawn(move || serve(&listener, &manner, &disk, &stopped, &dies));
+        let misdeed = Arc::new(Mutex::new(None));
+        let (stopped, dies, misdoes) = (stop.clone(), die_at.clone(), misdeed.clone());
+        let thread = std::thread::spawn(move || {
+            serve(&listener, &manner, &disk, &stopped, &dies, &misdoes);
+        });
         Self {
             address,
             stop,
             die_at,
+            misdeed,
             thread: Some(thread),
         }
     }
@@ -482,6 +573,18 @@ impl FakeServer {
     /// Drops all connections once `commands` more have been executed.
     pub fn die_after(&self, commands: u64) {
         self.die_at.store(commands, Ordering::SeqCst);
+    }
+}
+
+impl FakeServer {
+    /// Does that to the answer of the command after `commands` more.
+    pub fn misbehave(&self, commands: u64, misdeed: Misdeed) {
+        *self.misdeed.lock().unwrap() = Some((commands, misdeed));
+    }
+
+    /// Whether it has been done.
+    pub fn has_misbehaved(&self) -> bool {
+        self.misdeed.lock().unwrap().is_none()
     }
 }
 
@@ -497,46 +600,82 @@ impl Drop for FakeServer {
     }
 }
 
+struct Guest {
+    stream: TcpStream,
+    target: FakeTarget,
+    output: Vec<u8>,
+    mute: bool,
+}
+
+impl Guest {
+    /// Moves what there is. Says whether the connection goes on.
+    fn turn(
+        &mut self,
+        bytes: &mut [u8],
+        idle: &mut bool,
+        misdeed: &mut Option<(u64, Misdeed)>,
+    ) -> bool {
+        let before = self.target.executed;
+        match self.stream.read(bytes) {
+            Ok(0) => return false,
+            Ok(count) => {
+                self.target.input(&bytes[..count]);
+                *idle = false;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
+        }
+        let executed = self.target.executed - before;
+        self.output.extend(self.target.output());
+        let mut goes_on = true;
+        if let Some((left, what)) = misdeed {
+            if executed > *left {
+                goes_on = what.spoil(&self.target.format, &mut self.output, &mut self.mute);
+                *misdeed = None;
+            } else {
+                *left -= executed;
+            }
+        }
+        if self.mute {
+            self.output.clear();
+        }
+        match self.stream.write(&self.output) {
+            Ok(count) => drop(self.output.drain(..count)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
+        }
+        goes_on && !self.target.terminated
+    }
+}
+
 fn serve(
     listener: &TcpListener,
     manner: &Manner,
     disk: &Disk,
     stop: &AtomicBool,
     die_at: &AtomicU64,
+    misdeed: &Mutex<Option<(u64, Misdeed)>>,
 ) {
-    let mut connections: Vec<(TcpStream, FakeTarget, Vec<u8>)> = Vec::new();
+    let mut connections: Vec<Guest> = Vec::new();
     let mut bytes = vec![0; 1 << 18];
     while !stop.load(Ordering::SeqCst) {
         if let Ok((stream, _)) = listener.accept() {
             stream.set_nonblocking(true).expect("nonblocking");
             stream.set_nodelay(true).expect("no delay");
-            connections.push((
+            connections.push(Guest {
                 stream,
-                FakeTarget::new(manner.clone(), disk.clone()),
-                Vec::new(),
-            ));
+                target: FakeTarget::new(manner.clone(), disk.clone()),
+                output: Vec::new(),
+                mute: false,
+            });
         }
         let mut idle = true;
         let mut executed = 0;
-        connections.retain_mut(|(stream, target, output)| {
-            let before = target.executed;
-            match stream.read(&mut bytes) {
-                Ok(0) => return false,
-                Ok(count) => {
-                    target.input(&bytes[..count]);
-                    idle = false;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return false,
-            }
-            executed += target.executed - before;
-            output.extend(target.output());
-            match stream.write(output) {
-                Ok(count) => drop(output.drain(..count)),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return false,
-            }
-            !target.terminated
+        connections.retain_mut(|guest| {
+            let before = guest.target.executed;
+            let goes_on = guest.turn(&mut bytes, &mut idle, &mut misdeed.lock().unwrap());
+            executed += guest.target.executed - before;
+            goes_on
         });
         let left = die_at.load(Ordering::SeqCst);
         if left != u64::MAX && executed > 0 {

@@ -22,4 +22,4 @@ pub use controller::{Controller, ControllerError, ControllerSettings, Facts, Nam
 pub use error::{CommandError, QueueError};
 pub use payload::Payload;
 pub use queue::{Done, Queue, QueueSettings};
-pub use socket::Socket;
+pub use socket::{Hangup, Socket};

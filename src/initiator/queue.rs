@@ -182,20 +182,65 @@ impl Queue {
         payload: Payload,
         now: Instant,
     ) -> Result<(), Payload> {
+        let all = u32::try_from(payload.len()).expect("a command moves less than 4 GiB");
+        self.submit_part(token, command, payload, 0..all, now)
+    }
+
+    /// Hands in a command whose data is a part of the payload, in bytes; the rest of the payload is
+    /// left alone.
+    ///
+    /// # Errors
+    /// As [`Queue::submit`].
+    ///
+    /// # Panics
+    /// When the payload has no such part.
+    pub fn submit_part(
+        &mut self,
+        token: u64,
+        command: &Command,
+        payload: Payload,
+        part: Range<u32>,
+        now: Instant,
+    ) -> Result<(), Payload> {
+        assert!(
+            part.start <= part.end && part.end as usize <= payload.len(),
+            "bytes {part:?} of a payload of {}",
+            payload.len()
+        );
+        self.enqueue(token, command, payload, part, Some(now))
+    }
+
+    /// Hands in a command without data that is answered when something happens, maybe never.
+    ///
+    /// # Errors
+    /// As [`Queue::submit`].
+    pub fn leave(&mut self, token: u64, command: &Command) -> Result<(), Payload> {
+        self.enqueue(token, command, Payload::None, 0..0, None)
+    }
+
+    fn enqueue(
+        &mut self,
+        token: u64,
+        command: &Command,
+        payload: Payload,
+        part: Range<u32>,
+        since: Option<Instant>,
+    ) -> Result<(), Payload> {
         if !self.has_room() {
             return Err(payload);
         }
-        let wanted = u32::try_from(payload.len()).expect("a command moves less than 4 GiB");
+        let wanted = part.end - part.start;
         let in_capsule = payload.is_outbound() && wanted <= self.settings.in_capsule;
         let carried = if in_capsule { wanted } else { 0 };
         let slot = self.slots.put(Slot {
             token,
             payload,
+            base: part.start,
             wanted,
             moved: carried,
             unsent: 0,
             damaged: false,
-            since: now,
+            since,
             answer: None,
         });
         let slot = slot.expect("there is room");
@@ -218,6 +263,7 @@ impl Queue {
         }
         let slot = self.slots.get_mut(id);
         let slot = slot.expect("the command is in flight while its data leaves");
+        let data = slot.base + data.start..slot.base + data.end;
         let (start, end) = (data.start as usize, data.end as usize);
         if data.end - data.start <= COPIED {
             let outbox = &mut self.outbox;
@@ -288,7 +334,7 @@ impl Queue {
             && let Wanted::Payload(left) = self.decoder.wanted()
             && self.inbox.is_empty()
             && let Some(slot) = self.slots.get_mut(inbound.slot)
-            && let Some(room) = slot.payload.room_at(slot.moved as usize)
+            && let Some(room) = slot.room()
         {
             direct = room.len().min(left as usize);
             slices.push(IoSliceMut::new(&mut room[..direct]));
@@ -312,7 +358,7 @@ impl Queue {
         };
         let slot = self.slots.get_mut(inbound.slot);
         let slot = slot.expect("the command is in flight while its data arrives");
-        let room = slot.payload.room_at(slot.moved as usize);
+        let room = slot.room();
         let end = self
             .decoder
             .payload(&room.expect("the data has just landed there")[..count]);
@@ -333,8 +379,7 @@ impl Queue {
                 if let Some(inbound) = self.inbound {
                     let slot = self.slots.get_mut(inbound.slot);
                     let slot = slot.expect("the command is in flight while its data arrives");
-                    slot.payload.fill(slot.moved as usize, piece);
-                    slot.moved += some as u32;
+                    slot.fill(piece);
                 }
                 self.inbox.take(some);
                 if let Some(end) = end {
@@ -396,11 +441,12 @@ impl Queue {
         let slot = self.slots.put(Slot {
             token: 0,
             payload: Payload::None,
+            base: 0,
             wanted: 0,
             moved: 0,
             unsent: 0,
             damaged: false,
-            since: now,
+            since: Some(now),
             answer: None,
         });
         let slot = slot.expect("nothing is in flight yet");
@@ -584,7 +630,8 @@ impl Queue {
                     return Ok(());
                 }
                 self.since = now;
-                let overdue = self.slots.iter().find(|(_, slot)| late(slot.since));
+                let overdue = |slot: &Slot| slot.since.is_some_and(late);
+                let overdue = self.slots.iter().find(|(_, slot)| overdue(slot));
                 overdue.map(|(id, _)| match self.stage {
                     Stage::Connecting(_) => "Connect".to_owned(),
                     _ => format!("command {id}"),
@@ -603,6 +650,10 @@ impl Queue {
         if let Stage::Failed(first) = &self.stage {
             return first.clone();
         }
+        if let Stage::Connecting(id) = self.stage {
+            // Nobody has asked for Connect, so nobody is told of its end.
+            self.slots.take(id);
+        }
         if let Some(reason) = error.reason() {
             self.outbox.push(&self.decoder.term_req(reason));
         }
@@ -612,11 +663,10 @@ impl Queue {
 
     /// Ends the queue and gives back every command in flight, as lost. Nothing is left to be sent.
     pub fn abandon(&mut self, done: &mut Vec<Done>) {
-        let connecting = matches!(self.stage, Stage::Connecting(_));
         self.fail(QueueError::Closed);
         self.outbox.clear();
         self.inbound = None;
-        for slot in self.slots.drain().filter(|_| !connecting) {
+        for slot in self.slots.drain() {
             done.push(Done {
                 token: slot.token,
                 outcome: Err(CommandError::Lost),

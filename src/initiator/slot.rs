@@ -12,6 +12,8 @@ pub(super) struct Slot {
     pub token: u64,
     /// Its data.
     pub payload: Payload,
+    /// Where in the payload its data begins.
+    pub base: u32,
     /// Bytes of its data.
     pub wanted: u32,
     /// Bytes of its data that the controller sent, or asked us for.
@@ -20,10 +22,25 @@ pub(super) struct Slot {
     pub unsent: u32,
     /// Whether a piece of its data arrived damaged.
     pub damaged: bool,
-    /// When it was handed in.
-    pub since: Instant,
+    /// When it was handed in; `None` where the answer may take for ever.
+    pub since: Option<Instant>,
     /// The controller's answer, while the last of its data is on its way out.
     pub answer: Option<Completion>,
+}
+
+impl Slot {
+    /// The buffer for the next byte of its data, and for what follows in one piece; `None` where
+    /// nothing keeps it.
+    pub fn room(&mut self) -> Option<&mut [u8]> {
+        self.payload.room_at((self.base + self.moved) as usize)
+    }
+
+    /// Keeps the next bytes of its data.
+    pub fn fill(&mut self, bytes: &[u8]) {
+        let at = (self.base + self.moved) as usize;
+        self.payload.fill(at, bytes);
+        self.moved += bytes.len() as u32;
+    }
 }
 
 /// A fixed number of slots.

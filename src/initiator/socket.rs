@@ -1,8 +1,8 @@
 //! Moving a queue's bytes: one nonblocking TCP socket.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,6 +11,18 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, sock
 
 use super::error::QueueError;
 use super::queue::{Done, Queue};
+
+/// Ends a connection from wherever it is: the [`Socket`] finds out at its next turn.
+#[derive(Debug)]
+pub struct Hangup(TcpStream);
+
+impl Hangup {
+    /// Ends it.
+    pub fn hang_up(&self) {
+        // It may have ended already.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
 
 /// A connection to a target, or the attempt at one. It never blocks.
 #[derive(Debug)]
@@ -42,6 +54,19 @@ impl Socket {
             stream: TcpStream::from(socket as OwnedFd),
             connecting,
         })
+    }
+
+    /// What ends this connection from another thread.
+    ///
+    /// # Errors
+    /// The process has no more descriptors.
+    pub fn hangup(&self) -> io::Result<Hangup> {
+        self.stream.try_clone().map(Hangup)
+    }
+
+    /// Whether the connection is not made yet: then it is worth a turn when it can be written to.
+    pub fn is_connecting(&self) -> bool {
+        self.connecting
     }
 
     /// Moves what there is to move: one gathered send and one receive. What is over is appended
@@ -136,6 +161,12 @@ impl Socket {
             }
             Ok(Some(error)) | Err(error) => Err(queue.fail(QueueError::Io(error.kind()))),
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

@@ -509,6 +509,77 @@ fn requests_for_data_must_be_in_order_and_one_at_a_time() {
     assert_eq!(Script::breach(result), reason);
 }
 
+/// A part of a payload goes to and comes from its own place in it, whatever moves it.
+#[test]
+fn a_command_may_move_a_part_of_its_payload() {
+    for (in_capsule, pieces) in [(8192, 131_072), (0, 1000)] {
+        let manner = Manner {
+            in_capsule,
+            r2t: pieces,
+            c2h: pieces,
+            ..Manner::default()
+        };
+        let disk = disk(64);
+        let mut settings = queue_settings();
+        settings.in_capsule = in_capsule;
+        settings.data_digest = true;
+        let mut pair = Pair::new(settings, manner, disk.clone(), 1 << 20);
+        let block = BLOCK as u32;
+        let payload = outbound(buffers(&[BLOCK / 2, 2 * BLOCK], 9));
+        let expected = bytes_of(&payload);
+        let write = write_command(3, 1);
+        let part = 1000..1000 + block;
+        let taken = pair
+            .queue
+            .submit_part(1, &write, payload, part.clone(), pair.now);
+        assert!(taken.is_ok());
+        pair.pump().unwrap();
+        assert_eq!(
+            disk.lock().unwrap()[3 * BLOCK..4 * BLOCK],
+            expected[1000..1000 + BLOCK]
+        );
+
+        let payload = Payload::Read(buffers(&[BLOCK / 2, 2 * BLOCK], 77));
+        let mut wanted = bytes_of(&payload);
+        wanted[1000..1000 + BLOCK].copy_from_slice(&expected[1000..1000 + BLOCK]);
+        let read = read_command(3, 1);
+        let taken = pair.queue.submit_part(2, &read, payload, part, pair.now);
+        assert!(taken.is_ok());
+        pair.pump().unwrap();
+        let done: Vec<Done> = pair.done.drain(..).collect();
+        assert_eq!(done.len(), 2);
+        assert!(done.iter().all(|d| d.outcome.is_ok()));
+        assert!(bytes_of(&done[1].payload) == wanted);
+    }
+}
+
+/// Connect is the queue's own command: whatever becomes of it, nobody is told.
+#[test]
+fn a_queue_that_is_lost_while_it_connects_gives_nothing_back() {
+    let now = Instant::now();
+    let mut queue = Queue::new(queue_settings(), now);
+    let mut done = Vec::new();
+    take(&mut queue, &mut done, 1 << 20);
+    let greeting = granted(|_| ());
+    give(&mut queue, &greeting, &mut done, now).unwrap();
+    assert_eq!(queue.in_flight(), 1);
+    queue.fail(QueueError::Closed);
+    queue.abandon(&mut done);
+    assert!(done.is_empty(), "{done:?}");
+}
+
+/// A command that waits for something to happen is not overdue, ever.
+#[test]
+fn a_command_that_is_left_there_is_waited_for() {
+    let mut pair = Pair::new(queue_settings(), Manner::default(), disk(1), 1 << 20);
+    let event = crate::nvme::admin::AdminCommand::AsyncEventRequest.to_command(0);
+    assert!(pair.queue.leave(5, &event).is_ok());
+    pair.queue.tick(pair.now + 100 * PATIENCE).unwrap();
+    pair.queue.abandon(&mut pair.done);
+    assert_eq!(pair.done[0].token, 5);
+    assert_eq!(pair.done[0].outcome, Err(CommandError::Lost));
+}
+
 #[test]
 fn an_early_answer_waits_for_the_data_to_leave() {
     let mut script = Script::new(|_| {});
@@ -654,6 +725,7 @@ fn controller_settings() -> ControllerSettings {
         patience: PATIENCE,
         io_queues: 4,
         namespace: Some(1),
+        events: false,
     }
 }
 

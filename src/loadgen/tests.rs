@@ -32,6 +32,7 @@ fn job(server: &FakeServer, pattern: Pattern) -> Job {
             patience: Duration::from_secs(30),
             io_queues: 2,
             namespace: Some(1),
+            events: false,
         },
         depth: 8,
         pattern,

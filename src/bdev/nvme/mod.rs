@@ -1,3 +1,4 @@
-//! NVMe controllers as members, one folder for each way to them.
+//! NVMe namespaces as devices, one folder for each way to their controllers.
 
 pub mod pcie;
+pub mod tcp;

@@ -1,0 +1,29 @@
+//! Namespaces of controllers on other machines, over NVMe/TCP.
+//!
+//! A [`TcpController`] is one association with a controller: a thread of its own, the *keeper*,
+//! keeps its admin queue. Each channel of a [`TcpNamespace`] is one I/O queue with a connection of
+//! its own, polled in the turns of its reactor. What they tell each other goes through the *link*:
+//! the keeper says which association there is, the channels say when theirs has failed.
+//!
+//! While a controller is away its I/O waits in the channels, as long as [`Recovery`] says; then it
+//! fails. What was in flight is sent again on the next association. A target ends the association
+//! that a host had before when it admits the same host again, so nothing of the old one comes late.
+//!
+//! The room trusts no target: the worst that one can do is to be given up.
+
+mod channel;
+mod controller;
+mod flight;
+mod keeper;
+mod link;
+mod namespace;
+mod options;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use controller::{AttachError, HealthAnswer, TcpController};
+pub use link::Phase;
+pub use namespace::TcpNamespace;
+pub use options::{Recovery, RecoveryError, TcpOptions};
+pub use status::Status;
