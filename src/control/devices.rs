@@ -33,11 +33,19 @@ pub enum Kind {
         /// Takes the orders.
         injector: Arc<ErrorBdev>,
     },
+    /// A namespace of a controller on another machine.
+    Remote {
+        /// The controller.
+        controller: String,
+    },
     /// A RAID volume.
     Volume,
 }
 
 impl Kind {
+    /// The word for namespaces of controllers on other machines.
+    pub const REMOTE: &'static str = "NVMe";
+
     /// In a word.
     pub fn word(&self) -> &'static str {
         match self {
@@ -46,6 +54,7 @@ impl Kind {
             Kind::Uring { .. } => "uring",
             Kind::Delay { .. } => "delay",
             Kind::Error { .. } => "error injection",
+            Kind::Remote { .. } => Self::REMOTE,
             Kind::Volume => "RAID",
         }
     }

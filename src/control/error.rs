@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use crate::bdev::nvme::tcp::AttachError;
 use crate::bdev::{CreateError, InjectError, OpenError, RegistryError, UringError};
 use crate::md::{AreaError, JoinError, MemberError, Unsupported};
 use crate::nvmf::TargetError;
@@ -26,6 +27,20 @@ pub enum ControlError {
     /// A reactor could not open a device.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A controller cannot be attached as it was described.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// There is no such controller.
+    #[error("controller {0} does not exist; bdev_nvme_get_controllers lists those that do")]
+    NoController(String),
+    /// There is such a controller already.
+    #[error("controller {name} exists already: {what}")]
+    ControllerExists {
+        /// Its name.
+        name: String,
+        /// What to do.
+        what: &'static str,
+    },
     /// The target refused.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -209,6 +224,11 @@ impl ControlError {
             Self::Registry(RegistryError::Exists(_)) => Errno::EXIST,
             Self::Registry(RegistryError::Busy { .. }) => Errno::BUSY,
             Self::Registry(RegistryError::NotFound(_)) => Errno::NODEV,
+            Self::NoController(_) => Errno::NODEV,
+            // As SPDK says it.
+            Self::ControllerExists { .. } => Errno::ALREADY,
+            Self::Attach(AttachError::Recovery { .. }) => Errno::INVAL,
+            Self::Attach(AttachError::System { .. }) => Errno::NOMEM,
             Self::NoVolume(_) | Self::NotAMember(_) | Self::Kind { .. } => Errno::NODEV,
             Self::Create(CreateError::Memory { .. }) => Errno::NOMEM,
             Self::Uring(error) => uring_errno(error),

@@ -14,6 +14,7 @@ use super::creation::NewMetadata;
 use super::devices::{Devices, Kind};
 use super::log::LogSwitch;
 use super::newcomer;
+use super::remotes::Remotes;
 use super::start::Machine;
 use crate::bdev::{Bdev, Claim, IoStat, RegistryError};
 use crate::memory::Arena;
@@ -37,6 +38,8 @@ pub struct System {
     pub devices: Devices,
     /// All RAID volumes.
     pub arrays: Arrays,
+    /// All controllers on other machines.
+    pub remotes: Remotes,
     /// The NVMe-oF target.
     pub target: Target,
     /// The reactors; none in tools that do no I/O.
@@ -77,6 +80,7 @@ impl System {
         Self {
             devices: Devices::default(),
             arrays: Arrays::default(),
+            remotes: Remotes::default(),
             target: machine.target,
             reactors: machine.reactors,
             arena,
@@ -107,10 +111,12 @@ impl System {
                 tracing::error!("{error}");
             }
         }
+        let remotes = self.poll_remotes(now);
         let takeovers = self.arrays.take_over(&mut self.devices, now);
         let starts = self.arrays.next_degraded_start(None);
         let target = self.target.poll(now);
-        [takeovers, starts, target].into_iter().flatten().min()
+        let deadlines = [remotes, takeovers, starts, target];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Nanoseconds since the start: the clock of everything that is counted in ticks.

@@ -7,6 +7,7 @@ mod changing;
 mod core;
 mod listen;
 mod members;
+mod nvme;
 mod nvmf;
 mod raid;
 
@@ -89,6 +90,7 @@ pub fn all() -> impl Iterator<Item = &'static Method> {
         core::METHODS,
         bdev::METHODS,
         members::METHODS,
+        nvme::METHODS,
         raid::METHODS,
         nvmf::METHODS,
         listen::METHODS,
