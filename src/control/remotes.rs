@@ -220,6 +220,13 @@ impl Remotes {
         Ok(self.find(name)?.controller.ask_health())
     }
 
+    /// A device is taken out of its array by command: it is not put back when it is free.
+    pub(super) fn expect_no_return(&mut self, device: &str) {
+        for remote in self.controllers.values_mut() {
+            remote.returning.retain(|(name, _)| name != device);
+        }
+    }
+
     fn find(&self, name: &str) -> Result<&Remote, ControlError> {
         let found = self.controllers.get(name);
         found.ok_or_else(|| ControlError::NoController(name.to_owned()))

@@ -318,7 +318,9 @@ impl System {
     /// [`ControlError`].
     pub fn remove_member(&mut self, member: &str) -> Result<Option<Change>, ControlError> {
         let member = self.devices.find(member)?.info().name.clone();
-        self.arrays.remove_member(&member, &mut self.devices)
+        let change = self.arrays.remove_member(&member, &mut self.devices)?;
+        self.remotes.expect_no_return(&member);
+        Ok(change)
     }
 
     /// Whether a change has come to its end, and how.

@@ -618,9 +618,8 @@ impl Array {
         let mut view = self.next_view();
         view.degraded = Some(degraded);
         view.bad = self.bad_ranges();
-        self.publish(view);
         self.process = Some(Process::new(Work::Rebuild(slot), 0, now));
-        self.show();
+        self.publish(view);
         reply(&answer, Ok(()));
     }
 
@@ -675,7 +674,11 @@ impl Array {
             in_sync: view.online && view.degraded.as_ref().is_none_or(|d| d.slot != at),
         });
         let slots = slots.collect();
-        let process = self.process.as_ref().map(|p| p.status(self));
+        // A member that nodes are opening is named already, and is not rebuilt yet.
+        let opening = self.adding.as_ref().filter(|a| a.replaces.is_none());
+        let opening = opening.map(|a| Process::new(Work::Rebuild(a.slot), 0, Instant::now()));
+        let process = self.process.as_ref().or(opening.as_ref());
+        let process = process.map(|p| p.status(self));
         let state = match view.online {
             true => State::Online,
             false => State::Offline,
@@ -709,4 +712,50 @@ impl Array {
 pub(super) fn reply(answer: &Answer, result: Result<(), VolumeError>) {
     // Whoever asked may have stopped waiting; the change stands all the same.
     let _ = answer.send(result);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bdev::Null;
+    use crate::raid::Layout;
+
+    /// Whoever waits for an array to be whole looks at names and process, at any time.
+    #[test]
+    fn a_member_that_is_named_and_not_in_sync_is_being_rebuilt() {
+        let layout = Layout::LeftSymmetric;
+        let status = StatusCell::new();
+        let mut array = Array::new(ArrayConfig {
+            geometry: Geometry::new(3, 1 << 20, 64 << 10, 4096, layout).unwrap(),
+            block_bytes: 4096,
+            nodes: 2,
+            view: Arc::new(View::first(Some(1))),
+            members: &[Some("a".into()), None, Some("c".into())],
+            metadata: None,
+            status: status.clone(),
+        });
+        let (answer, _answered) = mpsc::channel();
+        array.control(Control::Add {
+            bdev: Null::new("b", 4096, 256, None).unwrap(),
+            metadata: None,
+            answer,
+        });
+        let looks_whole = |status: &Status| {
+            status.slots.iter().all(|s| s.name.is_some()) && status.process.is_none()
+        };
+        array.show();
+        assert!(!looks_whole(&status.read()), "nodes are opening it");
+        let now = Instant::now();
+        for node in 0..2 {
+            let opened = Message::Attached {
+                bay: 1,
+                error: None,
+            };
+            array.receive(node, opened, now);
+            let status = status.read();
+            assert!(!looks_whole(&status), "it holds nothing yet");
+            let target = status.process.and_then(|p| p.target);
+            assert!(target.is_none_or(|t| t == "b"));
+        }
+    }
 }

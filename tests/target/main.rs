@@ -17,6 +17,7 @@ mod members;
 mod patience;
 mod plan;
 mod process;
+mod remote;
 mod restart;
 mod storm;
 mod torture;

@@ -67,7 +67,8 @@ pub struct Site {
     /// Member files, on the file system of the build, which takes direct I/O.
     files: TempDir,
     address: SocketAddr,
-    _turn: MutexGuard<'static, ()>,
+    /// None for a place beside another one, which has it.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Site {
@@ -77,10 +78,20 @@ impl Site {
         // A loopback address that no other process has: its ports are all free.
         let [_, a, b, c] = std::process::id().to_be_bytes();
         let address = Ipv4Addr::new(127, 64 | (a & 63), b, c);
+        Self::at(SocketAddr::from((address, 4420)), Some(turn))
+    }
+
+    /// A place for another target at the same time, as if on a machine of its own; each has another
+    /// number, from 1 on.
+    pub fn beside(&self, number: u16) -> Self {
+        Self::at(SocketAddr::new(self.address.ip(), 4420 + number), None)
+    }
+
+    fn at(address: SocketAddr, turn: Option<MutexGuard<'static, ()>>) -> Self {
         Self {
             folder: TempDir::new().expect("a temporary folder"),
             files: TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder"),
-            address: SocketAddr::from((address, 4420)),
+            address,
             _turn: turn,
         }
     }

@@ -140,7 +140,7 @@ impl Times {
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
 #[serde(rename_all = "snake_case")]
-enum Multipath {
+enum Paths {
     Disable,
     Failover,
     Multipath,
@@ -160,7 +160,7 @@ struct Attach {
     hdgst: bool,
     #[serde(default)]
     ddgst: bool,
-    multipath: Option<Multipath>,
+    multipath: Option<Paths>,
     num_io_queues: Option<u16>,
     ctrlr_loss_timeout_sec: Option<i64>,
     reconnect_delay_sec: Option<u32>,
@@ -259,12 +259,12 @@ fn bdev_nvme_attach_controller(system: &mut System, params: Params) -> Result<An
     }
     let address = p.address()?;
     let options = p.options(&system.remotes.defaults)?;
-    if p.multipath == Some(Multipath::Multipath) {
+    if p.multipath == Some(Paths::Multipath) {
         return Err(RpcError::invalid_params(
             "multipath: addresses are used one at a time; give failover, or disable",
         ));
     }
-    if p.multipath == Some(Multipath::Failover) && system.remotes.contains(&p.name) {
+    if p.multipath == Some(Paths::Failover) && system.remotes.contains(&p.name) {
         system.remotes.add_address(&p.name, &options, address)?;
         return Ok(system.remotes.info(&p.name)?.devices.into());
     }
