@@ -15,6 +15,7 @@ use super::devices::Kind;
 use super::system::{Deletion, System};
 use crate::bdev::nvme::tcp::{HealthAnswer, Phase, Recovery, Status, TcpController, TcpOptions};
 use crate::bdev::{Bdev, Claim, RegistryError};
+use crate::nvme::Nqn;
 
 /// How often controllers are looked at that are not there.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -139,12 +140,7 @@ impl Remotes {
             let reason = "a controller needs a name; give one that is not empty";
             return Err(ControlError::Invalid(reason.to_owned()));
         }
-        let is_it = |remote: &&Remote| {
-            let own = remote.controller.options();
-            own.subsystem == options.subsystem && own.host == options.host
-        };
-        let same = self.controllers.values().find(is_it);
-        let same = same.map(|remote| remote.controller.name());
+        let same = self.of_subsystem(&options.subsystem, &options.host);
         let exists = self.controllers.get_key_value(name);
         if let Some(other) = exists.map(|(name, _)| name.as_str()).or(same) {
             return Err(ControlError::ControllerExists {
@@ -191,6 +187,16 @@ impl Remotes {
         }
         controller.add_address(address);
         Ok(())
+    }
+
+    /// The name of the one that is attached to this subsystem as this host.
+    pub fn of_subsystem(&self, subsystem: &Nqn, host: &Nqn) -> Option<&str> {
+        let is_it = |remote: &&Remote| {
+            let own = remote.controller.options();
+            own.subsystem == *subsystem && own.host == *host
+        };
+        let found = self.controllers.values().find(is_it);
+        found.map(|remote| remote.controller.name())
     }
 
     /// Whether there is one of this name.

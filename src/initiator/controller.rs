@@ -2,7 +2,8 @@
 //!
 //! Bring-up is a chain of admin commands, each sent when the one before is answered: properties,
 //! enable, wait until ready, identify, number of queues. After that keep-alives are sent, events are
-//! taken if they are wanted, and the owner may ask for more.
+//! taken if they are wanted, and the owner may ask for more. A discovery controller has neither
+//! queues nor namespaces: it is ready when it is identified.
 //! Like [`Queue`] it takes bytes and time, and touches neither socket nor clock.
 
 use std::time::{Duration, Instant};
@@ -450,7 +451,11 @@ impl Controller {
                 let identify = identify.map_err(|_| short("Identify Controller"))?;
                 self.check(&identify)?;
                 self.identify = Some(Box::new(identify));
-                self.next(Step::Queues);
+                match self.settings.subsystem.is_discovery() {
+                    // It has admin commands only.
+                    true => self.next_namespace(),
+                    false => self.next(Step::Queues),
+                }
             }
             Step::Queues => {
                 let granted = NumberOfQueues::from_dword(completion.dw0.get());
@@ -512,6 +517,9 @@ impl Controller {
             return unusable(format!(
                 "Connect named controller {connected:?}, Identify names {said}"
             ));
+        }
+        if self.settings.subsystem.is_discovery() {
+            return Ok(());
         }
         if identify.ioccsz.get() < 4 || identify.iorcsz.get() < 1 {
             return unusable(format!(

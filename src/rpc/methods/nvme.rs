@@ -15,6 +15,8 @@ use crate::nvme::log_page::Health;
 use crate::nvme::{Nqn, ascii_text};
 use crate::rpc::{Outcome, RpcError};
 
+mod discovery;
+
 /// This family's methods.
 pub const METHODS: &[Method] = &[
     Method {
@@ -40,6 +42,25 @@ pub const METHODS: &[Method] = &[
         ],
         help: "Attaches an NVMe/TCP controller, or adds an address to one, and answers its devices",
         run: bdev_nvme_attach_controller,
+    },
+    Method {
+        name: "bdev_nvme_start_discovery",
+        aliases: &[],
+        when: When::Runtime,
+        params: &[
+            "name",
+            "trtype",
+            "traddr",
+            "adrfam?",
+            "trsvcid?",
+            "hostnqn?",
+            "wait_for_attach?",
+            "ctrlr_loss_timeout_sec?",
+            "reconnect_delay_sec?",
+            "fast_io_fail_timeout_sec?",
+        ],
+        help: "Attaches all NVMe/TCP controllers that a discovery service knows now, as NAME0, NAME1 and so on",
+        run: discovery::bdev_nvme_start_discovery,
     },
     Method {
         name: "bdev_nvme_detach_controller",
@@ -169,6 +190,19 @@ struct Attach {
 }
 
 impl Attach {
+    fn check_transport(&self) -> Result<(), RpcError> {
+        match self.trtype.to_ascii_uppercase().as_str() {
+            "TCP" => Ok(()),
+            "PCIE" => Err(RpcError::errno(
+                Errno::OPNOTSUPP,
+                "trtype: PCIe controllers cannot be attached by this build; use TCP, or bdev_uring_create for one that Linux drives",
+            )),
+            other => Err(RpcError::invalid_params(format!(
+                "trtype: {other} is no transport that can be attached; use TCP"
+            ))),
+        }
+    }
+
     fn address(&self) -> Result<SocketAddr, RpcError> {
         let ip: IpAddr = self.traddr.parse().map_err(|_| {
             RpcError::invalid_params(format!(
@@ -243,20 +277,7 @@ fn own_identity() -> Uuid {
 
 fn bdev_nvme_attach_controller(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: Attach = params.read()?;
-    match p.trtype.to_ascii_uppercase().as_str() {
-        "TCP" => {}
-        "PCIE" => {
-            return Err(RpcError::errno(
-                Errno::OPNOTSUPP,
-                "trtype: PCIe controllers cannot be attached by this build; use TCP, or bdev_uring_create for one that Linux drives",
-            ));
-        }
-        other => {
-            return Err(RpcError::invalid_params(format!(
-                "trtype: {other} is no transport that can be attached; use TCP"
-            )));
-        }
-    }
+    p.check_transport()?;
     let address = p.address()?;
     let options = p.options(&system.remotes.defaults)?;
     if p.multipath == Some(Paths::Multipath) {

@@ -11,8 +11,10 @@
 //!
 //! The room trusts no target: the worst that one can do is to be given up.
 
+mod admin;
 mod channel;
 mod controller;
+mod discovery;
 mod flight;
 mod keeper;
 mod link;
@@ -23,6 +25,7 @@ mod status;
 mod tests;
 
 pub use controller::{AttachError, HealthAnswer, TcpController};
+pub use discovery::{Discovery, Found};
 pub use link::Phase;
 pub use namespace::TcpNamespace;
 pub use options::{Recovery, RecoveryError, TcpOptions};

@@ -147,6 +147,43 @@ fn a_namespace_of_our_own_target_conforms() {
 }
 
 #[test]
+fn everything_at_an_address_is_attached_in_one_call() {
+    let target = Exporting::start(64);
+    let host = &mut system();
+    let mut params = json!({
+        "name": "D", "trtype": "tcp", "adrfam": "ipv4", "traddr": "127.0.0.1",
+        "trsvcid": target.port, "wait_for_attach": true,
+    });
+    for _ in 0..2 {
+        // What is attached already is left as it is.
+        let found = call_and_wait(host, "bdev_nvme_start_discovery", params.clone());
+        assert_eq!(found, Ok(true.into()));
+        let shown = call_now(host, "bdev_nvme_get_controllers", Value::Null).unwrap();
+        assert_eq!(shown.as_array().unwrap().len(), 1);
+        assert_eq!(shown[0]["name"], "D0");
+        assert_eq!(shown[0]["ctrlrs"][0]["trid"]["subnqn"], SUBSYSTEM);
+        assert_eq!(shown[0]["ctrlrs"][0]["trid"]["trsvcid"], target.port);
+    }
+    let bdev = host.devices.find("D0n1").unwrap();
+    assert_eq!(bdev.info().blocks, 64);
+    drop(bdev);
+    for (key, value, code, word) in [
+        ("trsvcid", free_port().into(), -5, "refused"),
+        ("trtype", "PCIe".into(), -95, "PCIe"),
+        ("name", "".into(), -32602, "name"),
+        ("subnqn", SUBSYSTEM.into(), -32602, "subnqn"),
+    ] {
+        let before = std::mem::replace(&mut params[key], value);
+        let refused = call_and_wait(host, "bdev_nvme_start_discovery", params.clone());
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code, code, "{}", refused.message);
+        assert!(refused.message.contains(word), "{}", refused.message);
+        params[key] = before;
+        params.as_object_mut().unwrap().retain(|_, v| !v.is_null());
+    }
+}
+
+#[test]
 fn what_cannot_be_attached_is_told() {
     let host = &mut system();
     let port = free_port();
