@@ -33,8 +33,8 @@ pub enum Kind {
         /// Takes the orders.
         injector: Arc<ErrorBdev>,
     },
-    /// A namespace of a controller on another machine.
-    Remote {
+    /// A namespace of an NVMe controller.
+    Nvme {
         /// The controller.
         controller: String,
     },
@@ -43,8 +43,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word for namespaces of controllers on other machines.
-    pub const REMOTE: &'static str = "NVMe";
+    /// The word for namespaces of NVMe controllers.
+    pub const NVME: &'static str = "NVMe";
 
     /// In a word.
     pub fn word(&self) -> &'static str {
@@ -54,7 +54,7 @@ impl Kind {
             Kind::Uring { .. } => "uring",
             Kind::Delay { .. } => "delay",
             Kind::Error { .. } => "error injection",
-            Kind::Remote { .. } => Self::REMOTE,
+            Kind::Nvme { .. } => Self::NVME,
             Kind::Volume => "RAID",
         }
     }

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use crate::bdev::nvme::pcie::vfio::VfioError;
 use crate::bdev::nvme::tcp::AttachError;
 use crate::bdev::{CreateError, InjectError, OpenError, RegistryError, UringError};
 use crate::md::{AreaError, JoinError, MemberError, Unsupported};
@@ -30,6 +31,9 @@ pub enum ControlError {
     /// A controller cannot be attached as it was described.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// A controller of this machine cannot be had.
+    #[error(transparent)]
+    Vfio(#[from] VfioError),
     /// There is no such controller.
     #[error("controller {0} does not exist; bdev_nvme_get_controllers lists those that do")]
     NoController(String),
@@ -227,6 +231,7 @@ impl ControlError {
             Self::NoController(_) => Errno::NODEV,
             // As SPDK says it.
             Self::ControllerExists { .. } => Errno::ALREADY,
+            Self::Vfio(error) => vfio_errno(error),
             Self::Attach(AttachError::Recovery { .. }) => Errno::INVAL,
             Self::Attach(AttachError::System { .. }) => Errno::NOMEM,
             Self::NoVolume(_) | Self::NotAMember(_) | Self::Kind { .. } => Errno::NODEV,
@@ -247,6 +252,18 @@ impl ControlError {
             Self::Stale { .. } => Errno::STALE,
             Self::Volume { source, .. } => volume_errno(source),
         }
+    }
+}
+
+fn vfio_errno(error: &VfioError) -> Errno {
+    match error {
+        VfioError::Missing(_) => Errno::NODEV,
+        VfioError::Address(_) | VfioError::Class { .. } => Errno::INVAL,
+        VfioError::Driver { .. } | VfioError::Group { .. } => Errno::BUSY,
+        VfioError::NoIommu(_) => Errno::OPNOTSUPP,
+        VfioError::System { error, .. } => error
+            .raw_os_error()
+            .map_or(Errno::IO, Errno::from_raw_os_error),
     }
 }
 

@@ -10,11 +10,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::ControlError;
-use super::changes::Change;
 use super::devices::Kind;
-use super::system::{Deletion, System};
+use super::system::System;
 use crate::bdev::nvme::tcp::{HealthAnswer, Phase, Recovery, Status, TcpController, TcpOptions};
-use crate::bdev::{Bdev, Claim, RegistryError};
+use crate::bdev::{Bdev, Claim};
 use crate::nvme::Nqn;
 
 /// How often controllers are looked at that are not there.
@@ -93,13 +92,6 @@ pub struct RemoteInfo {
     pub devices: Vec<String>,
     /// Whether it was.
     pub attached: bool,
-}
-
-/// A controller that is being detached: its devices leave their arrays one after another.
-#[derive(Debug)]
-pub struct Detachment {
-    name: String,
-    change: Option<Change>,
 }
 
 impl Remotes {
@@ -233,6 +225,11 @@ impl Remotes {
         }
     }
 
+    /// The devices of one.
+    pub(super) fn devices_mut(&mut self, name: &str) -> Option<&mut Vec<String>> {
+        Some(&mut self.controllers.get_mut(name)?.devices)
+    }
+
     fn find(&self, name: &str) -> Result<&Remote, ControlError> {
         let found = self.controllers.get(name);
         found.ok_or_else(|| ControlError::NoController(name.to_owned()))
@@ -240,61 +237,6 @@ impl Remotes {
 }
 
 impl System {
-    /// Begins to detach a controller: its devices leave their arrays, which go on without them.
-    ///
-    /// # Errors
-    /// [`ControlError::NoController`]; [`RegistryError::Busy`] where something other than an array
-    /// holds one of its devices.
-    pub fn detach(&mut self, name: &str) -> Result<Detachment, ControlError> {
-        let remote = self.remotes.find(name)?;
-        for device in &remote.devices {
-            let holder = self.devices.registry.claim_of(device);
-            let of_array = matches!(holder, Some(Claim::Bdev(h)) if self.arrays.contains(h));
-            if !of_array && self.devices.registry.get(device).is_ok() {
-                self.devices.registry.check_free(device)?;
-            }
-        }
-        Ok(Detachment {
-            name: name.to_owned(),
-            change: None,
-        })
-    }
-
-    /// Whether a controller is detached, and how that has ended.
-    pub fn poll_detachment(
-        &mut self,
-        detachment: &mut Detachment,
-    ) -> Option<Result<(), ControlError>> {
-        loop {
-            if let Some(mut change) = detachment.change.take() {
-                match self.poll_change(&mut change) {
-                    None => {
-                        detachment.change = Some(change);
-                        return None;
-                    }
-                    Some(Err(error)) => return Some(Err(error)),
-                    Some(Ok(())) => {}
-                }
-            }
-            let Some(remote) = self.remotes.controllers.get_mut(&detachment.name) else {
-                return Some(Ok(()));
-            };
-            let Some(device) = remote.devices.last().cloned() else {
-                self.remotes.forget(&detachment.name);
-                return Some(Ok(()));
-            };
-            match self.delete_device(&device, Kind::REMOTE) {
-                Ok(Deletion::UnderWay(change)) => detachment.change = Some(change),
-                Ok(Deletion::Done) | Err(ControlError::Registry(RegistryError::NotFound(_))) => {
-                    if let Some(remote) = self.remotes.controllers.get_mut(&detachment.name) {
-                        remote.devices.pop();
-                    }
-                }
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    }
-
     /// Sees what has become of the controllers. Returns when to look again at the latest.
     pub(super) fn poll_remotes(&mut self, now: Instant) -> Option<Instant> {
         let names: Vec<String> = self.remotes.names().map(str::to_owned).collect();
@@ -343,7 +285,7 @@ impl System {
         };
         for namespace in remote.controller.namespaces() {
             let device = namespace.info().name.clone();
-            let kind = Kind::Remote {
+            let kind = Kind::Nvme {
                 controller: name.to_owned(),
             };
             // Known first: whoever looks at it may want to know.

@@ -12,6 +12,7 @@ use super::assembly;
 use super::changes::{Addition, Change, What};
 use super::creation::NewMetadata;
 use super::devices::{Devices, Kind};
+use super::locals::Locals;
 use super::log::LogSwitch;
 use super::newcomer;
 use super::remotes::Remotes;
@@ -40,6 +41,8 @@ pub struct System {
     pub arrays: Arrays,
     /// All controllers on other machines.
     pub remotes: Remotes,
+    /// All controllers of this machine that are polled.
+    pub locals: Locals,
     /// The NVMe-oF target.
     pub target: Target,
     /// The reactors; none in tools that do no I/O.
@@ -81,6 +84,7 @@ impl System {
             devices: Devices::default(),
             arrays: Arrays::default(),
             remotes: Remotes::default(),
+            locals: Locals::default(),
             target: machine.target,
             reactors: machine.reactors,
             arena,
@@ -112,10 +116,11 @@ impl System {
             }
         }
         let remotes = self.poll_remotes(now);
+        let locals = self.poll_locals(now);
         let takeovers = self.arrays.take_over(&mut self.devices, now);
         let starts = self.arrays.next_degraded_start(None);
         let target = self.target.poll(now);
-        let deadlines = [remotes, takeovers, starts, target];
+        let deadlines = [remotes, locals, takeovers, starts, target];
         deadlines.into_iter().flatten().min()
     }
 
@@ -134,6 +139,8 @@ impl System {
         };
         let arrays = self.arrays;
         let clean = machine.stop(patience, || arrays.close(CLOSE_PATIENCE));
+        // Nobody polls them any more.
+        self.locals.stop();
         let mut synced = true;
         for path in self.devices.files() {
             let done = File::open(path).and_then(|file| file.sync_all());

@@ -10,12 +10,13 @@ use uuid::Uuid;
 
 use super::{Answer, Method, Params, Pending, When};
 use crate::bdev::nvme::tcp::{HealthAnswer, Phase, Recovery, TcpOptions};
-use crate::control::{Detachment, RemoteDefaults, RemoteInfo, System};
+use crate::control::{ControlError, Detachment, RemoteDefaults, RemoteInfo, System};
 use crate::nvme::log_page::Health;
 use crate::nvme::{Nqn, ascii_text};
 use crate::rpc::{Outcome, RpcError};
 
 mod discovery;
+mod pcie;
 
 /// This family's methods.
 pub const METHODS: &[Method] = &[
@@ -40,7 +41,7 @@ pub const METHODS: &[Method] = &[
             "fast_io_fail_timeout_sec?",
             "wait_for_attach?",
         ],
-        help: "Attaches an NVMe/TCP controller, or adds an address to one, and answers its devices",
+        help: "Attaches an NVMe controller, or adds an address to a remote one, and answers its devices",
         run: bdev_nvme_attach_controller,
     },
     Method {
@@ -190,15 +191,12 @@ struct Attach {
 }
 
 impl Attach {
-    fn check_transport(&self) -> Result<(), RpcError> {
+    fn is_pcie(&self) -> Result<bool, RpcError> {
         match self.trtype.to_ascii_uppercase().as_str() {
-            "TCP" => Ok(()),
-            "PCIE" => Err(RpcError::errno(
-                Errno::OPNOTSUPP,
-                "trtype: PCIe controllers cannot be attached by this build; use TCP, or bdev_uring_create for one that Linux drives",
-            )),
+            "TCP" => Ok(false),
+            "PCIE" => Ok(true),
             other => Err(RpcError::invalid_params(format!(
-                "trtype: {other} is no transport that can be attached; use TCP"
+                "trtype: {other} is no transport that can be attached; use TCP or PCIe"
             ))),
         }
     }
@@ -277,7 +275,15 @@ fn own_identity() -> Uuid {
 
 fn bdev_nvme_attach_controller(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: Attach = params.read()?;
-    p.check_transport()?;
+    if p.is_pcie()? {
+        return pcie::attach(system, &p);
+    }
+    if system.locals.contains(&p.name) {
+        return Err(RpcError::from(ControlError::ControllerExists {
+            name: p.name,
+            what: "give another name",
+        }));
+    }
     let address = p.address()?;
     let options = p.options(&system.remotes.defaults)?;
     if p.multipath == Some(Paths::Multipath) {
@@ -387,11 +393,17 @@ fn bdev_nvme_get_controllers(system: &mut System, params: Params) -> Result<Answ
     let p: MaybeNamed = params.read()?;
     let names: Vec<String> = match p.name {
         Some(name) => vec![name],
-        None => system.remotes.names().map(str::to_owned).collect(),
+        None => {
+            let all = system.remotes.names().chain(system.locals.names());
+            all.map(str::to_owned).collect()
+        }
     };
-    let infos = names.iter().map(|name| system.remotes.info(name));
-    let infos = infos.collect::<Result<Vec<_>, _>>()?;
-    Ok(infos.iter().map(describe).collect::<Vec<_>>().into())
+    let one = |name: &String| match system.locals.contains(name) {
+        true => system.locals.info(name).map(|info| pcie::describe(&info)),
+        false => system.remotes.info(name).map(|info| describe(&info)),
+    };
+    let all = names.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+    Ok(all.into())
 }
 
 /// A controller as SPDK describes it.
@@ -436,6 +448,9 @@ fn describe(info: &RemoteInfo) -> Value {
 
 fn bdev_nvme_reset_controller(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: Named = params.read()?;
+    if system.locals.contains(&p.name) {
+        return pcie::reset(system, p.name);
+    }
     system.remotes.reset(&p.name)?;
     Ok(true.into())
 }
@@ -445,6 +460,9 @@ fn bdev_nvme_get_controller_health_info(
     params: Params,
 ) -> Result<Answer, RpcError> {
     let p: Named = params.read()?;
+    if system.locals.contains(&p.name) {
+        return pcie::health(system, p.name);
+    }
     let answer = system.remotes.ask_health(&p.name)?;
     Ok(Answer::Later(Box::new(Asking {
         name: p.name,
@@ -469,7 +487,16 @@ impl Pending for Asking {
         };
         let answer = self.answer.poll().or_else(late)?;
         Some(match (answer, system.remotes.info(&self.name)) {
-            (Ok(health), Ok(info)) => Ok(show(&health, &info)),
+            (Ok(health), Ok(info)) => {
+                let facts = info.status.facts.as_ref();
+                let of = facts.map(|f| Of {
+                    model: ascii_text(&f.identify.mn).to_owned(),
+                    serial: ascii_text(&f.identify.sn).to_owned(),
+                    firmware: ascii_text(&f.identify.fr).to_owned(),
+                });
+                let address = info.status.addresses.first().map(|a| a.ip().to_string());
+                Ok(show(&health, of.unwrap_or_default(), address))
+            }
             (Ok(_), Err(error)) => Err(error.into()),
             (Err(reason), _) => Err(RpcError::errno(
                 Errno::IO,
@@ -483,19 +510,23 @@ impl Pending for Asking {
     }
 }
 
-/// The health log page as SPDK shows it.
-fn show(health: &Health, info: &RemoteInfo) -> Value {
-    let facts = info.status.facts.as_ref();
-    let text = |field: fn(&crate::nvme::identify::IdentifyController) -> &[u8]| {
-        facts.map(|f| ascii_text(field(&f.identify)))
-    };
+/// What a controller says that it is.
+#[derive(Debug, Default)]
+struct Of {
+    model: String,
+    serial: String,
+    firmware: String,
+}
+
+/// The health log page of the controller at an address, as SPDK shows it.
+fn show(health: &Health, of: Of, address: Option<String>) -> Value {
     // SPDK shows what fits into 64 bits.
     let number = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
     json!({
-        "model_number": text(|i| &i.mn),
-        "serial_number": text(|i| &i.sn),
-        "firmware_revision": text(|i| &i.fr),
-        "traddr": info.status.addresses.first().map(|a| a.ip().to_string()),
+        "model_number": of.model,
+        "serial_number": of.serial,
+        "firmware_revision": of.firmware,
+        "traddr": address,
         "critical_warning": health.critical_warning,
         "temperature_celsius": i32::from(health.temperature.get()) - 273,
         "available_spare_percentage": health.available_spare,

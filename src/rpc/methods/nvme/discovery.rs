@@ -68,7 +68,11 @@ pub(super) fn bdev_nvme_start_discovery(
         fast_io_fail_timeout_sec: p.fast_io_fail_timeout_sec,
         wait_for_attach: None,
     };
-    service.check_transport()?;
+    if service.is_pcie()? {
+        return Err(RpcError::invalid_params(
+            "trtype: PCIe controllers are attached one by one; discovery is for TCP",
+        ));
+    }
     let address = service.address()?;
     let options = service.options(&system.remotes.defaults)?;
     let discovery = Discovery::begin(&options, address);

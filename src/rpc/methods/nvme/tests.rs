@@ -169,7 +169,7 @@ fn everything_at_an_address_is_attached_in_one_call() {
     drop(bdev);
     for (key, value, code, word) in [
         ("trsvcid", free_port().into(), -5, "refused"),
-        ("trtype", "PCIe".into(), -95, "PCIe"),
+        ("trtype", "PCIe".into(), -32602, "PCIe"),
         ("name", "".into(), -32602, "name"),
         ("subnqn", SUBSYSTEM.into(), -32602, "subnqn"),
     ] {
@@ -200,7 +200,7 @@ fn what_cannot_be_attached_is_told() {
     for (params, code, word) in [
         // Nobody listens there.
         (attach(&port), -5, "refused"),
-        (with("trtype", "PCIe".into()), -95, "PCIe"),
+        (with("trtype", "PCIe".into()), -32602, "PCIe"),
         (with("trtype", "RDMA".into()), -32602, "RDMA"),
         (with("traddr", "0000:01:00.0".into()), -32602, "traddr"),
         (with("adrfam", "IPv6".into()), -32602, "adrfam"),

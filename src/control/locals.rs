@@ -1,0 +1,327 @@
+//! Controllers of this machine that are polled directly, and the devices that their namespaces are.
+//!
+//! All of them see the arena of the process, through one VFIO container that is opened for the first
+//! of them. What takes a controller a while (to come up, to reset, to shut down) is waited for by
+//! threads that do nothing else; the control thread looks in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::ControlError;
+use super::devices::Kind;
+use super::system::System;
+use crate::bdev::nvme::pcie::vfio::{Container, VfioError};
+use crate::bdev::nvme::pcie::{Access, Controller, NvmeError, Options};
+use crate::memory::Arena;
+use crate::nvme::log_page::Health;
+
+/// How often controllers are looked at that are coming up.
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// I/O queue pairs for each reactor that there is: for more than one namespace, and for a while of
+/// overlap when a device changes hands.
+const QUEUES_PER_REACTOR: usize = 4;
+
+/// All controllers of this machine that are polled.
+#[derive(Debug, Default)]
+pub struct Locals {
+    container: Option<Container>,
+    controllers: BTreeMap<String, Local>,
+    /// Those that shut down.
+    leaving: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Local {
+    address: String,
+    stage: Stage,
+    /// The devices that it has become.
+    devices: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    ComingUp(Answer<Result<Controller, NvmeError>>),
+    Up(Arc<Controller>),
+    /// It did not come up, and why.
+    Failed(String),
+}
+
+/// Something that a thread is waiting for.
+#[derive(Debug)]
+pub struct Answer<T>(Receiver<T>);
+
+impl<T: Send + 'static> Answer<T> {
+    /// Has a thread find it out.
+    fn of(find_out: impl FnOnce() -> T + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        thread::spawn(move || {
+            // Nobody may want to know any more.
+            let _ = sender.send(find_out());
+        });
+        Self(receiver)
+    }
+
+    /// The answer, once it is there.
+    pub fn poll(&self) -> Option<T> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// What is known of one of them.
+#[derive(Debug)]
+pub struct LocalInfo {
+    /// Its name.
+    pub name: String,
+    /// Its PCI address.
+    pub address: String,
+    /// The controller, once it is up.
+    pub controller: Option<Arc<Controller>>,
+    /// Why it is of no use, if it is not.
+    pub failure: Option<String>,
+    /// The devices that it has become.
+    pub devices: Vec<String>,
+}
+
+impl Locals {
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.controllers.keys().map(String::as_str)
+    }
+
+    /// Whether there is one of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.controllers.contains_key(name)
+    }
+
+    /// What is known of one.
+    ///
+    /// # Errors
+    /// [`ControlError::NoController`].
+    pub fn info(&self, name: &str) -> Result<LocalInfo, ControlError> {
+        let local = self.find(name)?;
+        let (controller, failure) = match &local.stage {
+            Stage::ComingUp(_) => (None, None),
+            Stage::Up(controller) => {
+                let failure = controller.failure().map(str::to_owned);
+                (Some(controller.clone()), failure)
+            }
+            Stage::Failed(why) => (None, Some(why.clone())),
+        };
+        Ok(LocalInfo {
+            name: name.to_owned(),
+            address: local.address.clone(),
+            controller,
+            failure,
+            devices: local.devices.clone(),
+        })
+    }
+
+    /// Begins to reset a controller; what is in flight is sent again.
+    ///
+    /// # Errors
+    /// [`ControlError::NoController`].
+    pub fn reset(&self, name: &str) -> Result<Answer<Result<(), String>>, ControlError> {
+        let controller = self.up(name)?;
+        Ok(Answer::of(move || controller.reset()))
+    }
+
+    /// Begins to read a controller's health log page.
+    ///
+    /// # Errors
+    /// [`ControlError::NoController`].
+    pub fn ask_health(
+        &self,
+        name: &str,
+    ) -> Result<Answer<Result<Box<Health>, NvmeError>>, ControlError> {
+        let controller = self.up(name)?;
+        Ok(Answer::of(move || controller.health()))
+    }
+
+    /// Forgets one that holds no device any more: it is shut down.
+    pub(super) fn forget(&mut self, name: &str) {
+        let Some(local) = self.controllers.remove(name) else {
+            return;
+        };
+        let left = thread::spawn(move || match local.stage {
+            Stage::Up(controller) => shut_down(controller),
+            // It must not outlive its name in silence.
+            Stage::ComingUp(Answer(answer)) => {
+                if let Ok(Ok(controller)) = answer.recv() {
+                    controller.detach();
+                }
+            }
+            Stage::Failed(_) => {}
+        });
+        self.leaving.retain(|thread| !thread.is_finished());
+        self.leaving.push(left);
+    }
+
+    /// The devices of one.
+    pub(super) fn devices_mut(&mut self, name: &str) -> Option<&mut Vec<String>> {
+        Some(&mut self.controllers.get_mut(name)?.devices)
+    }
+
+    /// Shuts all of them down, and waits for that. Nobody uses their devices any more.
+    pub(super) fn stop(mut self) {
+        let names: Vec<String> = self.names().map(str::to_owned).collect();
+        names.iter().for_each(|name| self.forget(name));
+        for thread in self.leaving {
+            // One that panicked has ended as well.
+            let _ = thread.join();
+        }
+    }
+
+    /// Opens the controller at a PCI address.
+    fn open(&mut self, address: &str, arena: &Arena) -> Result<Access, VfioError> {
+        let container = match &mut self.container {
+            Some(container) => container,
+            none => none.insert(Container::new(std::slice::from_ref(arena))?),
+        };
+        container.open(address, arena)
+    }
+
+    fn find(&self, name: &str) -> Result<&Local, ControlError> {
+        let found = self.controllers.get(name);
+        found.ok_or_else(|| ControlError::NoController(name.to_owned()))
+    }
+
+    fn up(&self, name: &str) -> Result<Arc<Controller>, ControlError> {
+        match &self.find(name)?.stage {
+            Stage::Up(controller) => Ok(controller.clone()),
+            Stage::ComingUp(_) => Err(ControlError::Invalid(format!(
+                "controller {name} is still coming up; try again"
+            ))),
+            Stage::Failed(why) => Err(ControlError::Invalid(format!("controller {name}: {why}"))),
+        }
+    }
+}
+
+/// Shuts a controller down as soon as nobody asks it anything any more.
+fn shut_down(mut controller: Arc<Controller>) {
+    loop {
+        match Arc::try_unwrap(controller) {
+            Ok(alone) => return alone.detach(),
+            Err(shared) => controller = shared,
+        }
+        thread::sleep(INTERVAL);
+    }
+}
+
+impl System {
+    /// Begins to attach a controller of this machine, which vfio-pci has; [`Locals::info`] shows how
+    /// far it has come. `queues` is how many I/O queue pairs it is asked for, if not the usual.
+    ///
+    /// # Errors
+    /// [`ControlError::ControllerExists`] where the name is taken, or the controller attached;
+    /// [`ControlError::Vfio`].
+    pub fn attach_local(
+        &mut self,
+        name: &str,
+        address: &str,
+        queues: Option<u16>,
+    ) -> Result<(), ControlError> {
+        if name.is_empty() {
+            let reason = "a controller needs a name; give one that is not empty";
+            return Err(ControlError::Invalid(reason.to_owned()));
+        }
+        let mut all = self.locals.controllers.iter();
+        let same = all.find(|(_, local)| local.address == address);
+        if let Some((other, _)) = same {
+            return Err(ControlError::ControllerExists {
+                name: other.clone(),
+                what: "at this address; detach it first",
+            });
+        }
+        if self.locals.contains(name) || self.remotes.contains(name) {
+            return Err(ControlError::ControllerExists {
+                name: name.to_owned(),
+                what: "give another name",
+            });
+        }
+        let reactors = self.reactors.as_ref().map_or(1, |r| r.ids().count());
+        let usual = (reactors * QUEUES_PER_REACTOR).clamp(8, 256) as u16;
+        let options = Options {
+            queues: queues.unwrap_or(usual),
+            ..Options::new(name)
+        };
+        let access = self.locals.open(address, &self.arena)?;
+        let local = Local {
+            address: address.to_owned(),
+            stage: Stage::ComingUp(Answer::of(move || Controller::attach(access, options))),
+            devices: Vec::new(),
+        };
+        self.locals.controllers.insert(name.to_owned(), local);
+        Ok(())
+    }
+
+    /// Sees whether controllers have come up. Returns when to look again at the latest.
+    pub(super) fn poll_locals(&mut self, now: Instant) -> Option<Instant> {
+        let names: Vec<String> = self.locals.names().map(str::to_owned).collect();
+        let mut waits = false;
+        for name in names {
+            waits |= self.poll_local(&name);
+        }
+        waits.then(|| now + INTERVAL)
+    }
+
+    /// Sees whether one has come up: then its namespaces become devices. Says whether it may yet.
+    fn poll_local(&mut self, name: &str) -> bool {
+        let Some(local) = self.locals.controllers.get_mut(name) else {
+            return false;
+        };
+        let Stage::ComingUp(answer) = &local.stage else {
+            return false;
+        };
+        let controller = match answer.poll() {
+            None => return true,
+            Some(Err(error)) => {
+                tracing::error!("controller {name}: {error}");
+                local.stage = Stage::Failed(error.to_string());
+                return false;
+            }
+            Some(Ok(controller)) => Arc::new(controller),
+        };
+        local.stage = Stage::Up(controller.clone());
+        for namespace in controller.namespaces() {
+            let device = namespace.info().name.clone();
+            let kind = Kind::Nvme {
+                controller: name.to_owned(),
+            };
+            match self.add_device(namespace, kind) {
+                Ok(()) => {
+                    if let Some(devices) = self.locals.devices_mut(name) {
+                        devices.push(device);
+                    }
+                }
+                Err(error) => tracing::error!("controller {name}: {error}"),
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_there_when_its_thread_has_found_out() {
+        let (go, wait) = mpsc::channel::<()>();
+        let answer = Answer::of(move || wait.recv().is_ok());
+        assert_eq!(answer.poll(), None);
+        go.send(()).unwrap();
+        let found = loop {
+            match answer.poll() {
+                Some(found) => break found,
+                None => thread::yield_now(),
+            }
+        };
+        assert!(found);
+    }
+}
