@@ -2,15 +2,18 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use stripewise::bdev::nvme::tcp::{Recovery, TcpController, TcpOptions};
 use stripewise::bdev::{
     Bdev, Channel, Completion, Data, Delay, ErrorBdev, Malloc, Op, Request, Status, Uring,
 };
 use stripewise::md::{NewArray, NewDevice, NewPolicy, SetName, Time, create};
 use stripewise::memory::{Arena, Pool};
+use stripewise::nvme::Nqn;
 use stripewise::raid::{Assembled, Volume, VolumeConfig};
 use stripewise::reactor::{CoreMask, IdlePolicy, Poller, Progress, Reactors, Turn};
 use uuid::Uuid;
@@ -224,6 +227,85 @@ fn the_members_allocate_nothing_when_warm() {
         };
         let name = &member.info().name;
         assert_eq!(allocated, 0, "allocations in {COUNTED} requests to {name}");
+    }
+}
+
+/// The namespace is that of a target of our own, another process.
+#[test]
+fn a_remote_member_allocates_nothing_when_warm() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+    let address = port.unwrap();
+    let subsystem = "nqn.2026-11.io.stripewise:allocations";
+    let config = serde_json::json!({"subsystems": [{"subsystem": "all", "config": [
+        {"method": "bdev_malloc_create", "params":
+            {"name": "m", "num_blocks": 16384, "block_size": 512}},
+        {"method": "nvmf_create_transport", "params": {"trtype": "TCP"}},
+        {"method": "nvmf_create_subsystem", "params": {"nqn": subsystem, "allow_any_host": true}},
+        {"method": "nvmf_subsystem_add_ns", "params":
+            {"nqn": subsystem, "namespace": {"bdev_name": "m"}}},
+        {"method": "nvmf_subsystem_add_listener", "params": {"nqn": subsystem, "listen_address":
+            {"trtype": "TCP", "traddr": "127.0.0.1", "trsvcid": address.port().to_string()}}},
+    ]}]});
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let _target = Killed(
+        Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_stripewise")])
+            .args(["serve", "-m", "0x1", "-s", "64", "-c"])
+            .arg(path)
+            .arg("-r")
+            .arg(folder.path().join("rpc.sock"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let nqn = |text: &str| Nqn::new(text).unwrap();
+    for digests in [false, true] {
+        let options = TcpOptions {
+            subsystem: nqn(subsystem),
+            host: nqn("nqn.2026-11.io.stripewise:host"),
+            host_id: [1; 16],
+            header_digest: digests,
+            data_digest: digests,
+            keep_alive: Duration::from_secs(10),
+            io_timeout: Duration::from_secs(60),
+            admin_timeout: Duration::from_secs(60),
+            queue_depth: 32,
+            io_queues: 4,
+            recovery: Recovery::default(),
+        };
+        let controller = TcpController::attach("N", options, address).unwrap();
+        let start = Instant::now();
+        let namespace = loop {
+            if let Some(namespace) = controller.namespaces().pop() {
+                break namespace;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "it never came");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let arena = Arena::ordinary(8 << 20).unwrap();
+        // The large ones take two commands each.
+        let mut driver = Driver::new(&*namespace, &arena, 264);
+        let allocated = loop {
+            if let Some(allocated) = driver.turn(Instant::now()) {
+                break allocated;
+            }
+            assert!(start.elapsed() < Duration::from_secs(120));
+        };
+        assert_eq!(allocated, 0, "allocations, digests: {digests}");
+    }
+}
+
+/// A process that ends with its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
