@@ -336,3 +336,47 @@ fn a_second_address_is_used_when_the_first_is_taken_away() {
     assert_eq!(array(&target)["num_base_bdevs_operational"], MEMBERS);
     verify(&site, "state", "another address");
 }
+
+#[test]
+fn a_machine_that_is_given_up_or_detached_leaves_the_array_and_may_come_again() {
+    let site = Site::new();
+    let places = places(&site);
+    let mut machines = start_all(&places);
+    let target = site.serve(&array_config(&site, &places, RETURN), "0x1");
+    let attach = |limit: i64| {
+        let mut params = address(&places[1]);
+        params["name"] = "R1".into();
+        params["subnqn"] = subsystem(1).into();
+        params["ctrlr_loss_timeout_sec"] = limit.into();
+        let attached = target.call("bdev_nvme_attach_controller", params);
+        assert_eq!(attached, json!([member(1)]));
+        wait_until_whole(&target);
+    };
+    let is_there = || {
+        let controller = target.rpc("bdev_nvme_get_controllers", json!({"name": "R1"}));
+        let device = target.rpc("bdev_get_bdevs", json!({"name": member(1)}));
+        // One without the other is a moment in between.
+        controller.is_ok() || device.is_ok()
+    };
+    let mut load = Load::start(&site, WORK, Some("state"));
+    load.wait_for_progress(&target, 300);
+    let detach = json!({"name": "R1"});
+    assert_eq!(target.call("bdev_nvme_detach_controller", detach), true);
+    assert!(!is_there());
+    wait_until_degraded(&target);
+    let refused = target.rpc("bdev_nvme_detach_controller", json!({"name": "R0"}));
+    assert_eq!(refused.expect_err("the last redundancy").code, -16);
+    load.wait_for_progress(&target, 300);
+    attach(4);
+    machines[1].kill();
+    wait_for("it to be given up", || (!is_there()).then_some(()));
+    wait_until_degraded(&target);
+    load.wait_for_progress(&target, 300);
+    machines[1] = start(&places[1], 1);
+    attach(-1);
+    load.wait_for_progress(&target, 300);
+    load.interrupt().check("a machine left and came again");
+    verify(&site, "state", "all are there");
+    check_parity(&target);
+    verify_without_each(&site, &target);
+}

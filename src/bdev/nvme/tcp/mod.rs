@@ -6,8 +6,9 @@
 //! the keeper says which association there is, the channels say when theirs has failed.
 //!
 //! While a controller is away its I/O waits in the channels, as long as [`Recovery`] says; then it
-//! fails. What was in flight is sent again on the next association. A target ends the association
-//! that a host had before when it admits the same host again, so nothing of the old one comes late.
+//! fails. What was in flight is sent again on the next association. Our target ends the
+//! association that a host had before when it admits that host again at the same address, so nothing
+//! of the old one comes late; `docs/operations.md` says what to mind with others.
 //!
 //! The room trusts no target: the worst that one can do is to be given up.
 
