@@ -616,6 +616,8 @@ impl Guest {
         misdeed: &mut Option<(u64, Misdeed)>,
     ) -> bool {
         let before = self.target.executed;
+        // What is not answered need not have been done: a misdeed undoes it.
+        let untouched = misdeed.map(|_| self.target.disk.lock().unwrap().clone());
         match self.stream.read(bytes) {
             Ok(0) => return false,
             Ok(count) => {
@@ -631,6 +633,7 @@ impl Guest {
         if let Some((left, what)) = misdeed {
             if executed > *left {
                 goes_on = what.spoil(&self.target.format, &mut self.output, &mut self.mute);
+                *self.target.disk.lock().unwrap() = untouched.expect("there is a misdeed to do");
                 *misdeed = None;
             } else {
                 *left -= executed;

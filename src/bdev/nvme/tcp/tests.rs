@@ -128,7 +128,7 @@ fn a_target_that_misbehaves_once_costs_a_connection_and_no_request() {
     let (_arena, pool) = buffers();
     for misdeed in Misdeed::ALL {
         // From the first command of the bring-up to I/O that is under way.
-        for step in [0, 1, 3, 5, 7, 9, 10, 11, 12, 14, 17] {
+        for step in [0, 1, 3, 5, 7, 9, 11, 12, 13, 14, 15, 16, 17, 18] {
             let disk = disk(64);
             let server = FakeServer::start(manner(), disk.clone());
             server.misbehave(step, misdeed);
@@ -145,7 +145,7 @@ fn a_target_that_misbehaves_once_costs_a_connection_and_no_request() {
                 let bytes = vec![round + 1; 3 * BLOCK];
                 let at = u64::from(round) * 4;
                 assert_eq!(user.write(at, &bytes), Status::Ok, "{misdeed:?} at {step}");
-                assert_eq!(user.read(at, 3), Ok(bytes), "{misdeed:?} at {step}");
+                assert!(user.read(at, 3) == Ok(bytes), "{misdeed:?} at {step}");
             }
             assert!(server.has_misbehaved(), "{misdeed:?} at {step}");
             assert_eq!(user.channel.in_flight(), 0);
