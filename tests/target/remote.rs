@@ -167,7 +167,7 @@ fn machines_die_and_return_each_in_turn_while_hosts_work() {
     let site = Site::new();
     let places = places(&site);
     let mut machines = start_all(&places);
-    let target = site.serve(&array_config(&site, &places, RETURN), "0x1");
+    let target = site.serve(&array_config(&site, &places, RETURN), "0x3");
     let mut load = Load::start(&site, WORK, Some("state"));
     load.wait_for_progress(&target, 500);
     for number in 0..MEMBERS {
@@ -254,7 +254,7 @@ fn a_machine_gets_what_it_has_missed_and_no_more() {
     let site = Site::new();
     let places = places(&site);
     let mut machines = start_all(&places);
-    let target = site.serve(&array_config(&site, &places, RETURN), "0x1");
+    let mut target = site.serve(&array_config(&site, &places, RETURN), "0x1");
     let all = "--verify --rw write --bs 128k --iodepth 8 --io-limit 500 --runtime 20";
     Load::run(&site, all, Some("state")).check("the first writes");
     wait_until_clear(&target);
@@ -270,6 +270,13 @@ fn a_machine_gets_what_it_has_missed_and_no_more() {
     assert!((1 << 18..MIB << 18).contains(&written), "{written} bytes");
     check_parity(&target);
     verify_without_each(&site, &target);
+    // It leaves in good order, and so do the others' hosts.
+    target.signal(Signal::TERM);
+    assert_eq!(target.wait().code(), Some(0), "{}", target.log());
+    for machine in &mut machines {
+        machine.signal(Signal::TERM);
+        assert_eq!(machine.wait().code(), Some(0), "{}", machine.log());
+    }
 }
 
 /// The array's own machine dies, and finds its members where they are; one has gone meanwhile.

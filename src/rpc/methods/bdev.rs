@@ -129,6 +129,8 @@ fn describe(system: &System, bdev: &dyn Bdev) -> Value {
     let claim = system.devices.registry.claim_of(&info.name);
     let kind = system.devices.kind(&info.name);
     let compares = !matches!(kind, Some(Kind::Null));
+    // No fused commands are sent to others.
+    let fuses = compares && !matches!(kind, Some(Kind::Remote { .. }));
     let mut object = json!({
         "name": info.name,
         "aliases": [info.uuid.to_string()],
@@ -176,7 +178,7 @@ fn describe(system: &System, bdev: &dyn Bdev) -> Value {
             "zone_management": false,
             "zone_append": false,
             "compare": compares,
-            "compare_and_write": compares,
+            "compare_and_write": fuses,
             "abort": false,
             "seek_hole": false,
             "seek_data": false,
