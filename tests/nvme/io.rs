@@ -71,6 +71,7 @@ fn conforms_with_small_transfers_small_queues_and_foreign_buffers() {
     let machine = Machine::start(&[drive]);
     let options = Options {
         entries: 4,
+        shadow_doorbells: false,
         ..Options::new("Nvme0")
     };
     let controller = machine.attach(0, options);
@@ -160,9 +161,20 @@ fn every_size_and_alignment_is_stored_and_read() {
 
 #[test]
 fn queues_wrap_many_times() {
+    wrap_queues(false);
+}
+
+#[test]
+fn queues_wrap_many_times_with_doorbells_in_memory() {
+    wrap_queues(true);
+}
+
+/// Thousands of writes through a small queue.
+fn wrap_queues(shadow_doorbells: bool) {
     let machine = Machine::start(&[Drive::default()]);
     let options = Options {
         entries: 7,
+        shadow_doorbells,
         ..Options::new("Nvme0")
     };
     let controller = machine.attach(0, options);

@@ -153,6 +153,18 @@ impl Admin {
         Ok(count(granted).min(count(granted >> 16)))
     }
 
+    /// Moves the doorbells of I/O queues to memory: what the host writes, and what the controller
+    /// says of it, each a page. Answers whether the controller does that.
+    pub(super) fn shadow_doorbells(&mut self, pages: (u64, u64)) -> Result<bool, Fault> {
+        let opcode = AdminOpcode::DoorbellBufferConfig.code();
+        let command = Command::new(opcode, 0).with_prps(pages.0, pages.1);
+        match self.execute(command, "move its doorbells to memory") {
+            Ok(_) => Ok(true),
+            Err(Fault::Refused { .. }) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// Makes an I/O queue pair known, without interrupts.
     pub(super) fn create(&mut self, rings: QueueRings) -> Result<(), Fault> {
         const CONTIGUOUS: u32 = 1;

@@ -15,6 +15,7 @@ use super::keeper::{Ask, Common, Keeper};
 use super::lane::Lane;
 use super::namespace::Namespace;
 use super::queue::MAX_ENTRIES;
+use super::shadow::{self, ShadowPages};
 use super::shape::{self, Abilities, Identity, Shape};
 use crate::lock;
 use crate::memory::{Arena, DeviceMemory, Windows};
@@ -53,6 +54,9 @@ pub struct Options {
     /// How long a command may take before it is aborted, and an abort before the controller is
     /// reset.
     pub timeout: Duration,
+    /// Whether doorbells are moved to memory where the controller can: better with controllers that
+    /// are software.
+    pub shadow_doorbells: bool,
     /// How often a command is sent again, after errors that may pass and after resets.
     pub retries: u8,
 }
@@ -66,6 +70,7 @@ impl Options {
             queues: 8,
             entries: 256,
             timeout: Duration::from_secs(10),
+            shadow_doorbells: true,
             retries: 2,
         }
     }
@@ -74,7 +79,7 @@ impl Options {
     #[must_use]
     pub fn memory(&self) -> usize {
         let entries = self.entries.clamp(2, MAX_ENTRIES);
-        admin::MEMORY + PAGE + usize::from(self.queues) * Lane::memory(entries)
+        admin::MEMORY + shadow::MEMORY + PAGE + usize::from(self.queues) * Lane::memory(entries)
     }
 
     fn check(&self) -> Result<(), Fault> {
@@ -217,6 +222,12 @@ impl Controller {
             }
         }
 
+        let mut pages = None;
+        if options.shadow_doorbells && abilities.shadow_doorbells && stride == 0 {
+            let shadow = ShadowPages::new(&arena, &windows)?;
+            let obeys = admin.shadow_doorbells(shadow.renew())?;
+            pages = obeys.then_some(shadow);
+        }
         let queues = admin.set_queues(options.queues.min(last))?;
         admin.ask_for_events()?;
         let most = capabilities.max_queue_entries.saturating_add(1);
@@ -226,7 +237,11 @@ impl Controller {
         let mut lanes = Vec::new();
         let mut spares = Vec::new();
         for id in (1..=queues).rev() {
-            let lane = Lane::new(id, entries, Doorbells::of(id, stride), &arena, &windows)?;
+            let doorbells = Doorbells::of(id, stride);
+            let mut lane = Lane::new(id, entries, doorbells, &arena, &windows)?;
+            if let Some(shadow) = pages.as_ref().and_then(|pages| pages.of(id)) {
+                lane.queue.shadow_with(shadow);
+            }
             let rings = lane.rings(&windows)?;
             admin.create(rings)?;
             lane.gate.set(Phase::Live, 0);
@@ -246,6 +261,7 @@ impl Controller {
             capabilities,
             abilities: abilities.clone(),
             shapes: shapes.clone(),
+            shadow: pages,
             lanes,
             common: common.clone(),
             epoch: 0,

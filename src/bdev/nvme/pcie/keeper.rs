@@ -16,6 +16,7 @@ use super::channel::Remains;
 use super::error::Fault;
 use super::gate::{Gate, Phase};
 use super::lane::Lane;
+use super::shadow::ShadowPages;
 use super::shape::{Abilities, Shape};
 use crate::lock;
 use crate::nvme::log_page::Health;
@@ -66,6 +67,8 @@ pub(super) struct Keeper {
     pub(super) capabilities: Capabilities,
     pub(super) abilities: Abilities,
     pub(super) shapes: Vec<Shape>,
+    /// Its doorbells in memory, if it has them there.
+    pub(super) shadow: Option<Arc<ShadowPages>>,
     /// Every lane: how the device knows it, and whose it is.
     pub(super) lanes: Vec<(QueueRings, Arc<Gate>)>,
     pub(super) common: Arc<Common>,
@@ -209,6 +212,11 @@ impl Keeper {
             if again.as_ref() != Ok(shape) {
                 return Err(Fault::Changed("namespace"));
             }
+        }
+        if let Some(pages) = &self.shadow
+            && !self.admin.shadow_doorbells(pages.renew())?
+        {
+            return Err(Fault::Changed("set of abilities"));
         }
         let wanted = self.lanes.len() as u16;
         if self.admin.set_queues(wanted)? < wanted {

@@ -14,6 +14,7 @@ mod lane;
 mod namespace;
 mod prp;
 mod queue;
+mod shadow;
 mod shape;
 mod status;
 mod transfer;

@@ -10,6 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::bar::{Bar, Doorbells};
+use super::shadow::Shadow;
 use crate::memory::{DeviceMemory, Windows};
 use crate::nvme::{Command, Completion, Status};
 
@@ -104,6 +105,8 @@ pub(super) struct QueuePair {
     commands: Box<[Entry]>,
     free: Vec<u16>,
     fault: Option<QueueFault>,
+    /// Doorbells in memory, where the device has them.
+    shadow: Option<Shadow>,
 }
 
 impl QueuePair {
@@ -136,9 +139,15 @@ impl QueuePair {
             commands: vec![Entry::default(); usize::from(entries) - 1].into(),
             free: Vec::with_capacity(usize::from(entries) - 1),
             fault: None,
+            shadow: None,
         };
         queue.reset();
         queue
+    }
+
+    /// Tells the device by doorbells in memory from now on.
+    pub(super) fn shadow_with(&mut self, shadow: Shadow) {
+        self.shadow = Some(shadow);
     }
 
     /// Identifier of the queue pair.
@@ -172,6 +181,9 @@ impl QueuePair {
     pub(super) fn reset(&mut self) {
         self.submission.clear();
         self.completion.clear();
+        if let Some(shadow) = &self.shadow {
+            shadow.reset();
+        }
         (self.tail, self.told, self.taken, self.head) = (0, 0, 0, 0);
         self.phase = true;
         self.fault = None;
@@ -222,12 +234,19 @@ impl QueuePair {
     /// Tells the device of all commands that were pushed since the last call, at once; writes
     /// nothing where there are none.
     pub(super) fn ring(&mut self, bar: &dyn Bar) {
-        if self.told != self.tail {
-            // The entries are in memory before the device hears of them.
-            fence(Ordering::SeqCst);
-            bar.write32(self.doorbells.tail, u32::from(self.tail));
-            self.told = self.tail;
+        if self.told == self.tail {
+            return;
         }
+        // The entries are in memory before the device hears of them.
+        fence(Ordering::SeqCst);
+        let must_ring = match &self.shadow {
+            Some(shadow) => shadow.tail(self.told, self.tail),
+            None => true,
+        };
+        if must_ring {
+            bar.write32(self.doorbells.tail, u32::from(self.tail));
+        }
+        self.told = self.tail;
     }
 
     /// Takes up to [`BATCH`] completions, and tells the device once that their places are free.
@@ -257,7 +276,12 @@ impl QueuePair {
             self.head = (self.head + 1) % self.entries;
             self.phase ^= self.head == 0;
         }
-        if self.head != before {
+        let must_ring = match &self.shadow {
+            _ if self.head == before => false,
+            Some(shadow) => shadow.head(before, self.head),
+            None => true,
+        };
+        if must_ring {
             bar.write32(self.doorbells.head, u32::from(self.head));
         }
         outcome

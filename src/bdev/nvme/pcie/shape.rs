@@ -19,6 +19,9 @@ pub(super) const MAX_TRANSFER: usize = 1 << 20;
 /// Longest that a controller may take to shut down.
 const MAX_SHUTDOWN: Duration = Duration::from_secs(60);
 
+/// OACS: the Doorbell Buffer Config command.
+const OACS_DOORBELL_BUFFER: u16 = 1 << 8;
+
 /// Namespaces that are looked at: of more, nobody makes members.
 const MAX_NAMESPACES: usize = 256;
 
@@ -49,6 +52,8 @@ pub(super) struct Abilities {
     pub(super) write_cache: bool,
     pub(super) compare: bool,
     pub(super) write_zeroes: bool,
+    /// Doorbells may be in memory.
+    pub(super) shadow_doorbells: bool,
     /// Most commands in flight on a queue, where the controller says.
     pub(super) max_commands: Option<u16>,
     /// How long a shutdown may take, where the controller says.
@@ -105,6 +110,7 @@ impl Abilities {
             write_cache: identify.vwc & IdentifyController::VWC_PRESENT != 0,
             compare: has(IdentifyController::ONCS_COMPARE),
             write_zeroes: has(IdentifyController::ONCS_WRITE_ZEROES),
+            shadow_doorbells: identify.oacs.get() & OACS_DOORBELL_BUFFER != 0,
             // Microseconds; more than a minute is no one's to wait for.
             shutdown: Some(Duration::from_micros(u64::from(identify.rtd3e.get())))
                 .filter(|time| !time.is_zero())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::scripted::Scripted;
+use super::super::shadow::ShadowPages;
 use super::*;
 use crate::memory::Pool;
 use crate::nvme::opcode::IoOpcode;
@@ -63,6 +64,27 @@ fn one_doorbell_for_all_commands_and_one_for_all_completions() {
     assert_eq!(reap(&mut queue, &device).unwrap().len(), 3);
     assert!(reap(&mut queue, &device).unwrap().is_empty());
     assert_eq!(device.state().doorbells, [(0x1008, 3), (0x100c, 3)]);
+}
+
+#[test]
+fn doorbells_in_memory_are_rung_only_for_a_device_that_does_not_look() {
+    let (device, mut queue) = pair(8);
+    let pages = ShadowPages::new(&device.arena, &device.windows).unwrap();
+    queue.shadow_with(pages.of(1).unwrap());
+    let mut tails = Vec::new();
+    for _ in 0..3 {
+        queue.push(flush());
+        queue.ring(&*device);
+        tails.push(device.state().doorbells.len());
+    }
+    // It has seen nothing yet (0), so the first one wakes it, and no other.
+    assert_eq!(tails, [1, 1, 1]);
+    assert_eq!(device.state().doorbells, [(0x1008, 1)]);
+    // Emptied rings begin at 0 again, on both sides.
+    queue.reset();
+    queue.push(flush());
+    queue.ring(&*device);
+    assert_eq!(device.state().doorbells.len(), 2);
 }
 
 #[test]
