@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) events: Vec<u16>,
     /// How often the controller was enabled.
     pub(super) enabled: usize,
+    /// Queues whose rings held something when it was stopped.
+    pub(super) stopped_with: Vec<u16>,
     /// How often it was told of a shutdown.
     pub(super) shutdowns: usize,
 }
@@ -165,6 +167,7 @@ impl Scripted {
                 disk: vec![0xEE; blocks as usize * (1 << (shift & 0x1f))],
                 events: Vec::new(),
                 enabled: 0,
+                stopped_with: Vec::new(),
                 shutdowns: 0,
             }),
         })
@@ -442,7 +445,7 @@ impl Scripted {
         Status::SUCCESS
     }
 
-    fn configure(state: &mut State, value: u32) {
+    fn configure(&self, state: &mut State, value: u32) {
         let was = state.configuration & 1 == 1;
         state.configuration = value;
         if state.stuck {
@@ -461,6 +464,17 @@ impl Scripted {
             assert_eq!(state.aqa >> 16, state.aqa & 0xfff);
             state.create(0, entries, asq, acq);
         } else if !is {
+            // Until now it may have read and written the rings of its queues.
+            let holds_something = |&(_, ring): &(&u16, &Ring)| {
+                let mut word = [0; 8];
+                state.dma && {
+                    self.load(state, ring.base, &mut word);
+                    word != [0; 8]
+                }
+            };
+            let held = state.submission.iter().filter(holds_something);
+            let held: Vec<u16> = held.map(|(&id, _)| id).collect();
+            state.stopped_with.extend(held);
             state.csts = 0;
             state.submission.clear();
             state.completion.clear();
@@ -523,7 +537,7 @@ impl Bar for Scripted {
             return;
         }
         match offset {
-            0x14 => Self::configure(&mut state, value),
+            0x14 => self.configure(&mut state, value),
             0x24 => state.aqa = value,
             0x1000.. => {
                 state.doorbells.push((offset, value));

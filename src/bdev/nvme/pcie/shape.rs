@@ -250,6 +250,9 @@ fn uuid(identify: &IdentifyNamespace, names: &[u8; 4096], identity: &Identity, n
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use zerocopy::FromBytes;
+
     use super::*;
 
     fn identity() -> Identity {
@@ -330,6 +333,35 @@ mod tests {
         identify.nguid = [9; 16];
         assert_eq!(name(&identify, &none), Uuid::from_bytes([9; 16]));
         assert_eq!(name(&identify, &[0xff; 4096]), Uuid::from_bytes([9; 16]));
+    }
+
+    proptest! {
+        /// Whatever a device fills its structures with: no panic, and what is taken of it can be
+        /// worked with.
+        #[test]
+        fn any_bytes_are_read_without_harm(
+            fill in any::<u8>(),
+            bytes in prop::collection::vec((0usize..512, any::<u8>()), 0..200),
+        ) {
+            let mut page = vec![fill; 4096];
+            for (at, byte) in bytes {
+                page[at] = byte;
+            }
+            // Sizes that pass, so that the rest is looked at too.
+            page[512..514].copy_from_slice(&[0x66, 0x44]);
+            let (controller, _) = IdentifyController::read_from_prefix(&page).unwrap();
+            let abilities = Abilities::of(&controller, u32::MAX).unwrap();
+            prop_assert!((8192..=MAX_TRANSFER).contains(&abilities.max_transfer));
+            prop_assert!(abilities.shutdown.is_none_or(|time| time <= MAX_SHUTDOWN));
+            let (namespace, _) = IdentifyNamespace::read_from_prefix(&page).unwrap();
+            let names = page.try_into().unwrap();
+            let uuid = uuid(&namespace, &names, &abilities.identity, 1);
+            if let Ok(shape) = Shape::of(&namespace, 1, uuid) {
+                prop_assert!(matches!(shape.block_size, 512 | 4096));
+                let bytes = u128::from(shape.blocks) * u128::from(shape.block_size);
+                prop_assert!(bytes > 0 && bytes < 1 << 63);
+            }
+        }
     }
 
     #[test]

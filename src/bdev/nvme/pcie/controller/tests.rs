@@ -328,6 +328,12 @@ fn what_cannot_be_aborted_is_reset_and_sent_again() {
     });
     done.extend(finish(&mut *channel));
     others.extend(finish(&mut *other));
+    // Both channels kept their rings as they were until the device was stopped.
+    let stopped_with = device.state().stopped_with.clone();
+    assert!(
+        stopped_with.iter().filter(|&&queue| queue > 0).count() >= 2,
+        "{stopped_with:?}"
+    );
     assert_eq!((done.len(), others.len()), (10, 1));
     assert!(done.iter().chain(&others).all(|c| c.status == Status::Ok));
     let mut user = User::new(&*bdev, &pool);
@@ -417,7 +423,12 @@ fn a_device_that_is_pulled_out_ends_all_io() {
 #[test]
 fn a_lie_in_the_middle_of_io_leads_to_a_reset_and_nothing_is_lost() {
     let device = Scripted::new(256, 9);
-    let controller = attach(&device);
+    // No command is found overdue before the test gives up.
+    let options = Options {
+        timeout: Duration::from_secs(3600),
+        ..Options::new("Nvme0")
+    };
+    let controller = Controller::attach(access(&device), options).unwrap();
     let bdev = only(&controller);
     let mut channel = bdev.open().unwrap();
     let pool = pool(&device);
