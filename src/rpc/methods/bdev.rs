@@ -130,7 +130,7 @@ fn describe(system: &System, bdev: &dyn Bdev) -> Value {
     let kind = system.devices.kind(&info.name);
     let compares = !matches!(kind, Some(Kind::Null));
     // No fused commands are sent to others.
-    let fuses = compares && !matches!(kind, Some(Kind::Remote { .. }));
+    let fuses = compares && !matches!(kind, Some(Kind::Nvme { .. }));
     let mut object = json!({
         "name": info.name,
         "aliases": [info.uuid.to_string()],
