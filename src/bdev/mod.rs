@@ -37,7 +37,7 @@ pub use malloc::Malloc;
 pub use null::Null;
 pub use registry::{Claim, Registry, RegistryError};
 pub use request::{Completion, Data, Op, Request, Status};
-pub use uring::{Uring, UringError};
+pub use uring::{Uring, UringError, open_alone};
 
 use std::fmt::Debug;
 use std::time::Instant;

@@ -204,9 +204,12 @@ impl AsFd for Medium {
     }
 }
 
-/// Opens the path so that no other target has it. A block device is taken exclusively, which also
-/// keeps it from being mounted; a file is locked.
-fn open_alone(path: &Path, is_device: bool) -> Result<File, UringError> {
+/// Opens the path so that no other target has it, and waits for one that is going away. A block device
+/// is taken exclusively, which also keeps it from being mounted; a file is locked.
+///
+/// # Errors
+/// [`UringError::Busy`], [`UringError::Denied`].
+pub fn open_alone(path: &Path, is_device: bool) -> Result<File, UringError> {
     let start = Instant::now();
     loop {
         let exclusive = if is_device {

@@ -17,7 +17,7 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
-pub use file::UringError;
+pub use file::{UringError, open_alone};
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};

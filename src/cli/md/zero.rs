@@ -1,12 +1,10 @@
 //! `stripewise md zero-superblock`: a device that belongs to no array any more.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
-
 use super::{MdError, detail};
+use crate::bdev::{UringError, open_alone};
 use crate::md::FileDisk;
 use crate::md::member::zero_superblock;
 
@@ -41,23 +39,11 @@ fn zero(path: &Path) -> Result<usize, MdError> {
         .map_err(open)?
         .file_type()
         .is_block_device();
-    let exclusive = if is_device {
-        OFlags::EXCL
-    } else {
-        OFlags::empty()
-    };
     // Held until it is done.
-    let lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(exclusive.bits().cast_signed())
-        .open(path);
-    let lock = lock.map_err(|source| match source.kind() {
-        std::io::ErrorKind::ResourceBusy => MdError::Busy(path.to_owned()),
-        _ => open(source),
+    let _lock = open_alone(path, is_device).map_err(|error| match error {
+        UringError::Denied { errno, .. } => open(errno.into()),
+        _ => MdError::Busy(path.to_owned()),
     })?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| MdError::Busy(path.to_owned()))?;
     let mut disk = FileDisk::open(path, true).map_err(open)?;
     zero_superblock(&mut disk).map_err(|source| MdError::Disk {
         path: path.to_owned(),
