@@ -68,11 +68,10 @@ impl Arrays {
         self.arrays.insert(name.clone(), plan.array(options));
         let superblocks = plan.created.superblocks.iter().enumerate();
         let numbers = superblocks.filter(|(_, s)| s.is_some()).map(|(n, _)| n);
-        let mut written = Ok(());
+        let mut written = sync_first_stripe(&plan);
         for (number, bdev) in numbers.zip(all) {
             written = written.and_then(|()| write(&plan.created, number, bdev));
         }
-        let written = written.and_then(|()| sync_first_stripe(&plan));
         let Plan {
             members, assembled, ..
         } = plan;

@@ -10,7 +10,10 @@
 //! | 20..24 | upper half of the seed |
 //! | 24..B-8 | word i = seed + i * `STEP` |
 //! | B-8..B-4 | lower half of what word i would be |
-//! | B-4..B | CRC-32C of all bytes before |
+//! | B-4..B | CRC-32 (that of IEEE 802.3) of all bytes before |
+//!
+//! The checksum is not a CRC-32C, because md's partial parity log has that over sums of blocks: whatever ends with
+//! its own is the same to it.
 //!
 //! The seed is a hash of volume, address and generation, so two different blocks differ in every
 //! word of the body: a block put together from two writes is seen wherever the joint is, and a
@@ -94,7 +97,7 @@ impl Stamp {
             word.copy_from_slice(&body_word(seed, index).to_le_bytes());
         }
         let crc_at = words * 8 - 4;
-        let crc = crc32c(&block[..crc_at]);
+        let crc = crc32(&block[..crc_at]);
         block[crc_at..].copy_from_slice(&crc.to_le_bytes());
     }
 
@@ -112,7 +115,7 @@ impl Stamp {
         }
         let tail = word_at(block, last);
         differs |= u64::from(tail as u32 ^ body_word(seed, (last / 8) as u64) as u32);
-        differs == 0 && (tail >> 32) as u32 == crc32c(&block[..last + 4])
+        differs == 0 && (tail >> 32) as u32 == crc32(&block[..last + 4])
     }
 
     /// What the block's header says, true or not.
@@ -201,7 +204,7 @@ fn tail(block: &[u8], before: Option<Source>) -> Piece {
     let source = match before {
         Some(Source::Body(seed))
             if word as u32 == body_word(seed, (last / 8) as u64) as u32
-                && (word >> 32) as u32 == crc32c(&block[..last + 4]) =>
+                && (word >> 32) as u32 == crc32(&block[..last + 4]) =>
         {
             Source::Body(seed)
         }
@@ -227,8 +230,8 @@ fn word_at(block: &[u8], start: usize) -> u64 {
     u64::from_le_bytes(block[start..start + 8].try_into().expect("8 bytes"))
 }
 
-fn crc32c(bytes: &[u8]) -> u32 {
-    checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
+fn crc32(bytes: &[u8]) -> u32 {
+    checksum(CrcAlgorithm::Crc32IsoHdlc, bytes) as u32
 }
 
 #[cfg(test)]
@@ -275,12 +278,12 @@ mod tests {
         assert_eq!(bytes[..8], 0xfeedu64.to_le_bytes());
         assert_eq!(bytes[8..16], 77u64.to_le_bytes());
         assert_eq!(bytes[16..20], 7u32.to_le_bytes());
-        // CRC-32C bit by bit, from its polynomial.
+        // CRC-32 bit by bit, from its polynomial.
         let mut crc = !0u32;
         for byte in &bytes[..508] {
             crc ^= u32::from(*byte);
             for _ in 0..8 {
-                crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+                crc = crc >> 1 ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 };
             }
         }
         assert_eq!(bytes[508..], (!crc).to_le_bytes());

@@ -15,9 +15,9 @@ use super::placement::{
 };
 use super::superblock::{FIXED_BYTES, IN_SYNC, MAX_DEVICES, Minor};
 use super::{
-    AreaError, BadBlockLog, BadBlocks, Bitmap, BitmapError, BitmapHeader, Disk, Features,
-    LogMember, PAGE, Placement, PlacementError, Policy, PplArea, ReplayError, Reshape, SECTOR,
-    SetName, Superblock, Time, Unsupported, sync_first_stripe,
+    AreaError, BadBlockLog, BadBlocks, Bitmap, BitmapError, BitmapHeader, Disk, FIRST_STRIPE,
+    Features, LogMember, PAGE, Placement, PlacementError, Policy, PplArea, ReplayError, Reshape,
+    SECTOR, SetName, Superblock, Time, Unsupported, sync_first_stripe,
 };
 
 /// Sectors of 4 KiB.
@@ -183,8 +183,8 @@ impl Created {
     }
 
     /// Makes true what members with partial parity logs will say while the array owes its first resync, if it is one
-    /// of those ([`first_stripe`](super::first_stripe)). `disks` are the devices of its slots. It comes after
-    /// [`write`](Self::write), and before the array is used.
+    /// of those ([`first_stripe`](super::first_stripe)). `disks` are the devices of its slots. It comes before
+    /// [`write`](Self::write).
     ///
     /// # Errors
     /// [`ReplayError`] if a device can't be read or written.
@@ -270,7 +270,11 @@ pub fn create(array: &NewArray) -> Result<Created, CreateError> {
             bad_block_log: bad_block_log(array, offset, space),
             updated: array.created,
             events: 0,
-            resync_offset: if clean { IN_SYNC } else { 0 },
+            resync_offset: match (clean, ppl) {
+                (true, _) => IN_SYNC,
+                (false, true) => FIRST_STRIPE,
+                (false, false) => 0,
+            },
             logical_block_size: 0,
             roles: roles(array, devices.len()),
         };

@@ -70,10 +70,11 @@ pub fn recover<D: Disk>(
         false => None,
     };
     if let Some(replayed) = &replayed {
-        match is_clean(assembly, replayed) {
-            true => assembly.resync_offset = IN_SYNC,
+        if is_clean(assembly, replayed) {
+            assembly.resync_offset = IN_SYNC;
+        } else if !is_precaution(assembly, replayed) {
             // As long as there is something in the logs the next start finds the same.
-            false => owe(assembly, replayed, found, disks, force)?,
+            owe(assembly, replayed, found, disks, force)?;
         }
     }
     if is_ppl {
@@ -171,17 +172,18 @@ fn empty<D: Disk>(
 
 /// Whether parity is right after a replay. Where all members are there it is made anew otherwise, as
 /// in the kernel. Where one is missing there is nothing to make it of, and nothing of it is in doubt
-/// unless a log is. An entry that is not whole was being written when the array stopped, and its
-/// data were not begun; so was a header that is not whole, and no other was needed. Members that were
-/// taken by force may differ anywhere.
+/// unless a log is.
 fn is_clean(assembly: &Assembly, replay: &Replay) -> bool {
-    if assembly.slots.iter().flatten().any(|seat| seat.forced) {
-        return false;
-    }
-    match assembly.degraded {
-        None => replay.proves_clean(assembly.resync_offset),
-        Some(_) => assembly.resync_offset == 0 && replay.mismatches.iter().all(is_torn),
-    }
+    let trusted = is_precaution(assembly, replay);
+    trusted && (assembly.degraded.is_some() || replay.proves_clean(assembly.resync_offset))
+}
+
+/// Whether nothing says that parity is wrong, so that it is made anew as a precaution only. An entry that is
+/// not whole was being written when the array stopped, and its data were not begun; so was a header that is
+/// not whole, and no other was needed. Members that were taken by force may differ anywhere.
+fn is_precaution(assembly: &Assembly, replay: &Replay) -> bool {
+    let forced = assembly.slots.iter().flatten().any(|seat| seat.forced);
+    !forced && assembly.resync_offset == 0 && replay.mismatches.iter().all(is_torn)
 }
 
 /// Whether an entry or a header was being written, as it seems.

@@ -112,6 +112,8 @@ pub struct Lost {
 pub struct Replay {
     /// Entries that were used.
     pub entries: usize,
+    /// Logs whose newest header has no entries, but is not the one that an unused log has: nothing was on its way.
+    pub ended: usize,
     /// Blocks of parity that were written.
     pub blocks: u64,
     /// What could not be used.
@@ -122,13 +124,14 @@ pub struct Replay {
 
 impl Replay {
     /// Whether the array can be taken as clean, by the kernel's rule: its superblock was that of an array in
-    /// use, at least one entry was used and none was not. Else it has to be resynced.
+    /// use, at least one entry was used and none was not. Else it has to be resynced. A header without entries that
+    /// has a generation counts as an entry: the kernel writes none.
     ///
     /// The rule can't tell an array that was in sync before from one whose first resync had not ended: both
     /// have `resync_offset` 0 while in use. Ours that still owe a resync have the true, positive offset
     /// ([`FIRST_STRIPE`](super::FIRST_STRIPE) at least); then this says no.
     pub fn proves_clean(&self, resync_offset: u64) -> bool {
-        resync_offset == 0 && self.entries > 0 && self.mismatches.is_empty()
+        resync_offset == 0 && self.entries + self.ended > 0 && self.mismatches.is_empty()
     }
 }
 
@@ -210,6 +213,7 @@ fn replay_log(
         replay.mismatches.push(Mismatch::NoHeader { slot });
         return Ok(());
     };
+    replay.ended += usize::from(header.entries.is_empty() && header.generation > 0);
     for entry in header.entries {
         let parity_at = at;
         at += u64::from(entry.pp_size) / SECTOR;

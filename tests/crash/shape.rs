@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use stripewise::md::{
-    Bitmap, BitmapHeader, Created, NewArray, NewDevice, Policy, PplArea, SetName, Time, create,
+    Bitmap, BitmapHeader, Created, FIRST_STRIPE, NewArray, NewDevice, Policy, PplArea, SetName,
+    Time, create,
 };
 use stripewise::raid::{BatchScope, Batching, Geometry, Layout, ProcessOptions};
 use stripewise::xor;
@@ -182,6 +183,11 @@ impl Shape {
                 disks[slot].put((places.data + row * chunk) as usize, &parity);
             }
         }
+        if self.owes {
+            let mut members: Vec<_> = disks.drain(..).map(Some).collect();
+            created.sync_first_stripe(&mut members).expect("disks work");
+            disks.extend(members.into_iter().flatten());
+        }
         disks
     }
 
@@ -200,6 +206,9 @@ impl Shape {
                     multiple: PplArea::new(size).expect("room").is_ring(),
                 },
             };
+            if self.owes && matches!(self.consistency, Consistency::Ppl(_)) {
+                superblock.resync_offset = FIRST_STRIPE;
+            }
             if self.logs {
                 superblock.bad_block_log.offset = behind(places.bad_blocks);
             }

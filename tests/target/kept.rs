@@ -191,7 +191,6 @@ fn killed_and_robbed_an_array_waits_for_a_decision() {
 
 /// With a partial parity log nothing that was acknowledged is in doubt, whichever member is gone.
 #[test]
-#[ignore = "known defect: now and then a block of the lost member is made of the wrong parity"]
 fn killed_and_robbed_with_a_log_it_starts() {
     let site = Site::new();
     let plan = plan("ppl");

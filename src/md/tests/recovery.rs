@@ -186,8 +186,22 @@ fn a_log_that_makes_no_sense_leaves_all_parity_in_doubt() {
 }
 
 #[test]
+fn where_nothing_is_said_parity_is_made_anew_as_a_precaution() {
+    let mut disks = disks();
+    let assembly = start(&mut disks, false, u32::MAX).expect("started");
+    assert_eq!(assembly.resync_offset, 0);
+    let said = superblocks(&mut disks);
+    assert!(said.iter().all(|s| s.resync_offset == 0));
+    // So it is taken for right when a member is lost meanwhile.
+    disks[0] = None;
+    let assembly = start(&mut disks, false, u32::MAX).expect("started");
+    assert_eq!(assembly.resync_offset, IN_SYNC);
+}
+
+#[test]
 fn an_array_that_owes_all_has_its_first_stripe_in_sync_and_says_so() {
     let mut disks = disks();
+    log(&mut disks, false);
     let assembly = start(&mut disks, false, u32::MAX).expect("started");
     assert_eq!(assembly.resync_offset, FIRST_STRIPE);
     let superblocks = superblocks(&mut disks);

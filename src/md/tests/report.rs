@@ -87,7 +87,10 @@ fn specimens() -> Vec<(&'static str, Vec<u8>)> {
     let mut array = base();
     array.policy = NewPolicy::Ppl;
     (array.minor, array.chunk, array.layout) = (Minor::V1, 128, 5);
-    add("ppl", &array, 1, |m| m.superblock.devflags = 3);
+    add("ppl", &array, 1, |m| {
+        // As md has it in an array in use.
+        (m.superblock.devflags, m.superblock.resync_offset) = (3, 0);
+    });
 
     let mut array = base();
     array.minor = Minor::V0;

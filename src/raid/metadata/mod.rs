@@ -122,6 +122,8 @@ pub(super) struct Metadata {
     pub(super) granted: Vec<(NodeId, u64)>,
     /// The superblocks on the members say that the array is being written to.
     dirty: bool,
+    /// The members have partial parity logs, and say that parity may be wrong beside those.
+    owes: bool,
     /// Superblocks wished for, and how many of these wishes are on the members.
     wished: u64,
     durable: u64,
@@ -203,6 +205,7 @@ impl Metadata {
             waiting: Vec::new(),
             granted: Vec::new(),
             dirty,
+            owes: false,
             wished: 0,
             durable: 0,
             agreed: 0,
@@ -251,6 +254,8 @@ impl Metadata {
         let behind = members().any(|s| s.events != metadata.events);
         let differ = behind || members().any(|s| s.roles != metadata.roles);
         let dirty = dirty || members().any(|s| s.resync_offset == 0);
+        let positive = members().any(|s| (1..IN_SYNC).contains(&s.resync_offset));
+        metadata.owes = metadata.has_logs() && positive;
         metadata.behind = (behind && !mutation::on(Mutation::D8)).then_some(said);
         if dirty || differ {
             let wished = metadata.wish();
@@ -606,7 +611,9 @@ impl Metadata {
         block.roles.clone_from(&self.roles);
         block.resync_offset = match (clean, self.proven.synced) {
             // With 0, whoever replays the logs takes all parity for right afterwards.
-            (_, Some(rows)) if self.has_logs() => (rows * chunk).max(FIRST_STRIPE),
+            (_, Some(rows)) if self.owes => (rows * chunk).max(FIRST_STRIPE),
+            // It was made anew as a precaution, and may be taken for right.
+            (_, Some(_)) if self.has_logs() => 0,
             (false, _) => 0,
             (true, Some(rows)) => rows * chunk,
             (true, None) => IN_SYNC,

@@ -12,7 +12,7 @@ use super::logs::Means;
 use crate::bdev::Status;
 use crate::md::ppl::{ENTRIES_MAX, HEADER_BYTES};
 use crate::md::{PplArea, PplHeader, SECTOR};
-use crate::memory::Segments;
+use crate::memory::{Buf, BufMut, Segments};
 use crate::raid::message::{Message, NodeId};
 use crate::raid::mutation::{self, Mutation};
 
@@ -98,8 +98,8 @@ pub(super) struct Left {
 struct Write {
     in_flight: u32,
     failed: bool,
-    /// What follows when all before is on the medium: where, and what.
-    then: Option<(u64, Segments)>,
+    /// What follows when all before is on the medium, one step after the other: where, and what.
+    then: [Option<(u64, Segments)>; 2],
 }
 
 impl Log {
@@ -256,7 +256,7 @@ impl Log {
         means.freed = u64::MAX;
         match &mut self.write {
             Some(write) if write.in_flight > 0 => {
-                write.then = None;
+                write.then = [None, None];
                 self.late = u64::MAX;
             }
             _ => self.write = None,
@@ -344,8 +344,21 @@ impl Log {
 
     /// Writes the chosen header; `false` while there is no page for it.
     fn begin(&mut self, means: &mut Means) -> bool {
-        let Some(mut page) = means.pool.take() else {
+        let Some(page) = means.pool.take() else {
             return false;
+        };
+        let bytes = self.bytes_to_write();
+        let one_request = HEADER_BYTES as u64 + bytes <= means.request_bytes();
+        let overwrites = match self.area.is_ring() {
+            true => self.area.starts_over(bytes),
+            false => !one_request,
+        };
+        let empty = match overwrites && bytes > 0 {
+            true => match means.pool.take() {
+                Some(page) => Some(page),
+                None => return false,
+            },
+            false => None,
         };
         let mut entries = std::mem::take(&mut self.header.entries);
         entries.clear();
@@ -358,27 +371,33 @@ impl Log {
         means.entries += entries.len() as u64;
         means.pages += parity.len() as u64;
         means.writes += 1;
+        // Without its entries first, where one is needed that ends the chain.
+        self.header.entries.clear();
+        let empty = empty.map(|page| {
+            self.header.generation += 1;
+            self.written_to(page)
+        });
         self.header.entries = entries;
         self.header.generation += 1;
-        page.truncate(HEADER_BYTES);
-        self.header.write(&mut page);
-        let bytes = self.header.parity_bytes();
-        let starts_over = self.area.is_ring() && self.area.starts_over(bytes);
+        let page = self.written_to(page);
+        debug_assert_eq!(bytes, self.header.parity_bytes());
         let at = self.start + self.area.place(bytes) * SECTOR;
         let behind = at + HEADER_BYTES as u64;
         let mut header = means.list();
-        header.push(page.freeze());
+        header.push(page);
         let mut write = Write::default();
         // See the room's third rule.
-        let (at, first) = if parity.is_empty() || !starts_over && self.open_bytes == 0 {
+        let (at, first) = if let Some(empty) = empty {
+            write.then = [Some((behind, parity)), Some((at, header))];
+            let mut first = means.list();
+            first.push(empty);
+            (at, first)
+        } else if parity.is_empty() || self.open_bytes == 0 && one_request {
             header.extend(parity.drain(..));
             means.keep(parity);
             (at, header)
-        } else if starts_over {
-            write.then = Some((behind, parity));
-            (at, header)
         } else {
-            write.then = Some((at, header));
+            write.then = [Some((at, header)), None];
             (behind, parity)
         };
         write.in_flight = means.write(self.bay, at, first);
@@ -396,6 +415,19 @@ impl Log {
             self.open_fresh(means);
         }
         true
+    }
+
+    /// Bytes of partial parity of the chosen notes.
+    fn bytes_to_write(&self) -> u64 {
+        let notes = self.order.iter().map(|&at| &self.notes[at as usize]);
+        notes.map(|note| note.record.parity_bytes()).sum()
+    }
+
+    /// The header as it is now.
+    fn written_to(&self, mut page: BufMut) -> Buf {
+        page.truncate(HEADER_BYTES);
+        self.header.write(&mut page);
+        page.freeze()
     }
 
     /// The new notes of a header are on the medium: their rounds go on.
@@ -423,7 +455,8 @@ impl Log {
             // Nothing more is noted: the member is lost as soon as the array knows.
             return;
         }
-        if let Some((at, bytes)) = write.then.take() {
+        let [next, last] = &mut write.then;
+        if let Some((at, bytes)) = next.take().or_else(|| last.take()) {
             write.in_flight = means.write(self.bay, at, bytes);
             return;
         }

@@ -86,6 +86,11 @@ impl Means {
         1 << (node % 64)
     }
 
+    /// Most bytes that are one request.
+    pub(super) fn request_bytes(&self) -> u64 {
+        self.request_bytes.into()
+    }
+
     /// An empty list.
     pub(super) fn list(&mut self) -> Segments {
         self.lists.pop().unwrap_or_default()

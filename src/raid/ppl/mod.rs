@@ -22,15 +22,19 @@
 //!    needs any. Bytes of one write may reach the medium in any order, so the order of writes
 //!    depends on what is at stake:
 //!    - *Nothing is carried.* No open stripe needs this log. Header and partial parity are one
-//!      write. If it is torn, a header with damaged parity is found, whose entry is skipped; or an
+//!      write, if one request to the member will do; else the partial parity goes first, in a ring, and
+//!      in the one place it is done as where a ring starts over (below). If it is torn, a header with damaged parity is found, whose entry is skipped; or an
 //!      intact entry, of a stripe as it was; or the header before. That one's entries are of
 //!      stripes that were not written since, because this header would have to be there first: it
 //!      makes their parity what it is.
 //!    - *Nothing is carried, and the ring starts over.* The header at the start of the area is the
 //!      oldest, its stripes were written many times since, and behind its partial parity, half
 //!      overwritten, the chain would end: an entry of it that is still intact would make parity
-//!      what it was long ago. So the new header goes first, alone, and its partial parity when that
-//!      is on the medium. (The kernel writes both at once.)
+//!      what it was long ago. So a header without entries goes first, alone, which ends the chain; then
+//!      the partial parity behind it; then the header with its entries, over the empty one. (The kernel
+//!      writes all at once.) The checksum of an entry does not make up for that order: it is a CRC, and
+//!      blocks that end with a CRC-32C of their own all have the same, so that old partial parity of such
+//!      blocks is as good as new.
 //!    - *Something is carried.* The new header goes behind the last one, never over it, and only in
 //!      an area that has room for several (a ring) and does not start over. The partial parity goes
 //!      first, and the header when that is on the medium: until it is whole, the chain ends with

@@ -198,8 +198,17 @@ fn stripes_of_one_turn_are_one_write() {
     }
     bench.note(7, 0, 2);
     bench.note(8, 0, 3);
-    let bytes = bench.write();
-    assert_eq!(bytes.len(), 4096, "the header goes first, and alone");
+    bench.turn();
+    let empty = bench.answer(Status::Ok).concat();
+    assert_eq!(header(&empty), (1, vec![]), "it ends the chain");
+    let pages: Vec<u8> = [4, 5, 6, 7]
+        .into_iter()
+        .flat_map(|fill| vec![fill; 4096])
+        .collect();
+    assert_eq!(bench.answer(Status::Ok).concat(), pages);
+    assert_eq!(bench.told(), []);
+    let bytes = bench.answer(Status::Ok).concat();
+    assert_eq!(bytes.len(), 4096, "the header goes last, and alone");
     let crc = |fills: &[u8]| {
         let pages = fills.iter().flat_map(|&fill| vec![fill; 4096]);
         crc_fast::crc32_iscsi(&pages.collect::<Vec<_>>())
@@ -217,22 +226,26 @@ fn stripes_of_one_turn_are_one_write() {
         entry(96 + 24, 4096, 2 * 4096, crc(&[7])),
         entry(192, 0, 3 * 4096, 0),
     ];
-    assert_eq!(header(&bytes), (1, wanted.to_vec()));
+    assert_eq!(header(&bytes), (2, wanted.to_vec()));
     let mut logged = bench.told();
     logged.sort();
     assert_eq!(logged, [4, 5, 6, 7, 8].map(|number| ("logged", number)));
 }
 
 #[test]
-fn where_the_ring_begins_the_header_goes_before_its_parity() {
+fn where_the_ring_begins_no_entry_is_there_before_its_parity() {
     let mut bench = Bench::new(RING, 0);
     bench.note(0, 0, 1);
     let fua = Op::Write { fua: true };
+    // The chain ends where it begins.
     assert_eq!(bench.turn(), [(3, fua, START, 4096)]);
-    assert_eq!(sectors(&bench.answer(Status::Ok)[0]), [0]);
-    assert_eq!(bench.told(), []);
+    assert_eq!(header(&bench.answer(Status::Ok)[0]), (1, vec![]));
     assert_eq!(bench.turn(), [(3, fua, START + 4096, 4096)]);
     assert_eq!(bench.answer(Status::Ok), [vec![0; 4096]]);
+    assert_eq!(bench.told(), []);
+    assert_eq!(bench.turn(), [(3, fua, START, 4096)]);
+    let bytes = bench.answer(Status::Ok).concat();
+    assert_eq!((header(&bytes).0, sectors(&bytes)), (2, vec![0]));
     assert_eq!(bench.told(), [("logged", 0)]);
 }
 
@@ -248,7 +261,7 @@ fn with_nothing_open_header_and_parity_are_one_write_behind_the_last() {
         [(3, Op::Write { fua: true }, START + 8192, 8192)]
     );
     let bytes = bench.answer(Status::Ok).concat();
-    assert_eq!(header(&bytes).0, 2);
+    assert_eq!(header(&bytes).0, 3);
     assert_eq!(bytes[4096..], [2; 4096]);
     assert_eq!(bench.told(), [("logged", 1), ("logged", 2)]);
 }
@@ -494,13 +507,21 @@ fn a_large_write_is_several_requests() {
     for number in 0..4 {
         bench.note(8 * number, 0, 1);
     }
-    let asks = bench.turn();
-    let places: Vec<_> = asks.iter().map(|a| (a.2 - START, a.3)).collect();
-    assert_eq!(places, [(0, 8192), (8192, 8192), (16384, 4096)]);
+    let places = |asks: Vec<(usize, Op, u64, usize)>| {
+        let places = asks.iter().map(|a| (a.2 - START, a.3));
+        places.collect::<Vec<_>>()
+    };
+    // They may reach the member in any order, so no entry is there meanwhile.
+    assert_eq!(places(bench.turn()), [(0, 4096)]);
+    assert_eq!(header(&bench.answer(Status::Ok)[0]), (1, vec![]));
+    assert_eq!(places(bench.turn()), [(4096, 8192), (12288, 8192)]);
     let last = bench.asked.pop().unwrap();
     bench.answer(Status::Ok);
-    assert_eq!(bench.told(), [], "one part is missing");
+    assert_eq!(bench.turn(), [], "one part is missing");
     bench.asked.push(last);
+    bench.answer(Status::Ok);
+    assert_eq!(places(bench.turn()), [(0, 4096)]);
+    assert_eq!(bench.told(), []);
     bench.answer(Status::Ok);
     assert_eq!(bench.told().len(), 4);
 }
