@@ -371,8 +371,7 @@ impl Log {
         means.entries += entries.len() as u64;
         means.pages += parity.len() as u64;
         means.writes += 1;
-        // Without its entries first, where one is needed that ends the chain.
-        self.header.entries.clear();
+        // First without its entries, where one is needed that ends the chain.
         let empty = empty.map(|page| {
             self.header.generation += 1;
             self.written_to(page)

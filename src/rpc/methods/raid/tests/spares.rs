@@ -292,8 +292,7 @@ fn a_member_is_replaced_while_it_works() {
     assert_eq!(site.members("r"), ["t", "s", "c", "d"]);
 }
 
-#[test]
-fn a_replacement_goes_on_after_a_restart() {
+fn stopped_while_c_is_replaced_by_s() -> Site {
     let mut site = running(&["s"], bitmap());
     let slow = json!({"process_max_bandwidth_mb_sec": 1, "process_window_size_kb": 64});
     site.call("bdev_raid_set_options", slow).unwrap();
@@ -303,6 +302,12 @@ fn a_replacement_goes_on_after_a_restart() {
     )
     .unwrap();
     site.stop_during("replace");
+    site
+}
+
+#[test]
+fn a_replacement_goes_on_after_a_restart() {
+    let mut site = stopped_while_c_is_replaced_by_s();
     site.open(&["a", "b", "c", "d", "s"]);
     assert_eq!(site.members("r"), ["a", "b", "c", "d"]);
     site.wait_for("the replacement", |a| {
@@ -314,15 +319,7 @@ fn a_replacement_goes_on_after_a_restart() {
 
 #[test]
 fn what_was_to_replace_a_member_takes_the_place_of_one_that_is_lost() {
-    let mut site = running(&["s"], bitmap());
-    let slow = json!({"process_max_bandwidth_mb_sec": 1, "process_window_size_kb": 64});
-    site.call("bdev_raid_set_options", slow).unwrap();
-    site.call(
-        "bdev_raid_replace_base_bdev",
-        json!({"name": "c", "base_bdev": "s"}),
-    )
-    .unwrap();
-    site.stop_during("replace");
+    let mut site = stopped_while_c_is_replaced_by_s();
     site.open(&["a", "b", "c", "s"]);
     site.call("bdev_raid_assemble", json!({"name": "r"}))
         .unwrap();
