@@ -5,6 +5,7 @@ mod serving;
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use serving::Place;
@@ -228,4 +229,110 @@ fn the_examples_are_served() {
         assert_eq!(subsystems[1]["listen_addresses"][0]["traddr"], "127.0.0.1");
         serving.end();
     }
+}
+
+/// What `stripewise rpc` prints, or what it says when it fails.
+fn rpc(place: &Place, args: &[&str]) -> Result<String, String> {
+    let output = Command::new(serving::PROGRAM)
+        .args(["rpc", "-s"])
+        .arg(place.socket())
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    match output.status.success() {
+        true => Ok(text(output.stdout)),
+        false => Err(text(output.stderr)),
+    }
+}
+
+#[test]
+fn what_is_saved_is_served_and_saved_again() {
+    let place = Place::new();
+    let mut bdevs = members();
+    bdevs.push(raid(json!({"shard_run": 4})));
+    // No other test takes the port while nobody listens there.
+    let path = place.config(&config(bdevs, exported(listener("127.0.0.37", 0))));
+    let serving = place.serve(&["-c", path.to_str().unwrap()]);
+    let saved = rpc(&place, &["save_config"]).unwrap();
+    serving.end();
+    says(&saved, &["bdev_raid_create", "nvmf_subsystem_add_listener"]);
+    let path = place.text("saved.json", &saved);
+    let file = path.to_str().unwrap();
+
+    // At start, over RPC, and in the middle between the two.
+    let serving = place.serve(&["-c", file]);
+    assert_eq!(rpc(&place, &["save_config"]).unwrap(), saved);
+    serving.end();
+    for more in [&[][..], &["--wait-for-rpc"][..]] {
+        let serving = place.serve(more);
+        let load = format!("filename={file}");
+        assert_eq!(rpc(&place, &["load_config", &load]).unwrap(), "true\n");
+        assert_eq!(rpc(&place, &["save_config"]).unwrap(), saved);
+        serving.end();
+    }
+    let serving = place.serve(&["-c", file, "--wait-for-rpc"]);
+    let early = rpc(&place, &["save_config"]).unwrap_err();
+    says(&early, &["framework_start_init"]);
+    rpc(&place, &["framework_start_init"]).unwrap();
+    rpc(&place, &["framework_wait_init"]).unwrap();
+    serving::wait_for("the rest of the configuration", || {
+        (rpc(&place, &["save_config"]).ok()? == saved).then_some(())
+    });
+    serving.end();
+}
+
+#[test]
+fn parts_are_saved_and_loaded_alone() {
+    let place = Place::new();
+    let path = place.config(&config(members(), vec![]));
+    let serving = place.serve(&["-c", path.to_str().unwrap()]);
+    let part = rpc(&place, &["save_subsystem_config", "name=bdev"]).unwrap();
+    let unknown = rpc(&place, &["save_subsystem_config", "name=ftl"]).unwrap_err();
+    says(&unknown, &["'ftl'", "bdev, nvmf"]);
+    let nameless = rpc(&place, &["save_subsystem_config"]).unwrap_err();
+    says(&nameless, &["name=..."]);
+    let odd = rpc(&place, &["save_config", "indent=2"]).unwrap_err();
+    says(&odd, &["no parameter indent"]);
+    serving.end();
+    let path = place.text("part.json", &part);
+    let serving = place.serve(&[]);
+    let load = format!("filename={}", path.display());
+    rpc(&place, &["load_subsystem_config", &load]).unwrap();
+    let names = serving.call("bdev_get_bdevs", Value::Null);
+    assert_eq!(names.as_array().unwrap().len(), 3);
+    serving.end();
+}
+
+#[test]
+fn a_bad_configuration_is_told_with_its_place_when_it_is_loaded() {
+    let place = Place::new();
+    let serving = place.serve(&[]);
+    let load = |name: &str| rpc(&place, &["load_config", &format!("filename={name}")]);
+    let absent = load("/no/such/file").unwrap_err();
+    says(&absent, &["/no/such/file", "cannot be read"]);
+    let form = place.text("form.json", "{\"subsystem\": []}");
+    says(
+        &load(form.to_str().unwrap()).unwrap_err(),
+        &["form.json", "unknown field `subsystem`"],
+    );
+    let unknown = vec![null("a", 8), call("bdev_null_make", json!({}))];
+    let unknown = place.config(&config(unknown, vec![]));
+    says(
+        &load(unknown.to_str().unwrap()).unwrap_err(),
+        &["call 2, bdev_null_make", "no such method"],
+    );
+    // Nothing was done half-way.
+    assert_eq!(serving.call("bdev_get_bdevs", Value::Null), json!([]));
+    let twice = place.config(&config(vec![null("a", 8), null("a", 8)], vec![]));
+    says(
+        &load(twice.to_str().unwrap()).unwrap_err(),
+        &["call 2, bdev_null_create", "a already exists"],
+    );
+    serving.end();
+    // At start, an unknown method is found before anything is made.
+    let late = vec![null("a", 0), call("bdev_null_make", json!({}))];
+    let said = place.refuse(&config(late, vec![]), &[]);
+    says(&said, &["call 2, bdev_null_make", "Method not found"]);
 }

@@ -86,10 +86,15 @@ impl Delay {
 }
 
 impl Delay {
+    /// The delays in microseconds: average and 99th percentile of reads, then of writes.
+    pub fn latencies_us(&self) -> [u64; 4] {
+        let l = self.latencies;
+        [l.avg_read, l.p99_read, l.avg_write, l.p99_write]
+    }
+
     /// A channel over one of the base.
     fn over(&self, base: Box<dyn Channel>) -> Box<dyn Channel> {
-        let l = self.latencies;
-        let lanes = [l.avg_read, l.p99_read, l.avg_write, l.p99_write].map(|us| Lane {
+        let lanes = self.latencies_us().map(|us| Lane {
             delay: Duration::from_micros(us),
             waiting: VecDeque::new(),
         });

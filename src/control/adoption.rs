@@ -47,14 +47,20 @@ impl Arrays {
             kept.asked_for = true;
         }
         array.options.level = options.level;
-        if array.options.tuning == options.tuning {
-            return Ok(true);
+        Ok(array.tune(options.tuning))
+    }
+
+    /// Notes how an array is to work. Says whether it does; else it has to be started again.
+    ///
+    /// # Errors
+    /// [`ControlError::NoVolume`], [`ControlError::NotKept`].
+    pub(super) fn set_tuning(&mut self, name: &str, tuning: Tuning) -> Result<bool, ControlError> {
+        let array = self.arrays.get_mut(name);
+        let array = array.ok_or_else(|| ControlError::NoVolume(name.to_owned()))?;
+        if array.kept.is_none() {
+            return Err(ControlError::NotKept(name.to_owned()));
         }
-        if array.volume.is_none() {
-            array.options.tuning = options.tuning;
-            return Ok(true);
-        }
-        Ok(false)
+        Ok(array.tune(tuning))
     }
 
     /// Starts an array again that was stopped just now and still holds its devices.
@@ -80,6 +86,16 @@ impl Arrays {
             }
         }
         self.assemble(name, Enough::Degraded, devices, place)
+    }
+}
+
+impl Array {
+    /// Notes how it is to work, unless it works otherwise already. Says whether it will.
+    fn tune(&mut self, tuning: Tuning) -> bool {
+        if self.volume.is_none() {
+            self.options.tuning = tuning;
+        }
+        self.options.tuning == tuning
     }
 }
 

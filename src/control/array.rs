@@ -183,8 +183,10 @@ impl Array {
         if let Some(kept) = &self.kept {
             return kept.reason.clone();
         }
-        let absent = slots.iter().filter(|slot| !slot.is_configured);
+        let asked = slots.iter().zip(&self.options.members);
+        let absent = asked.filter(|(slot, asked)| !slot.is_configured && *asked != MISSING);
         let absent: Vec<&str> = absent
+            .map(|(slot, _)| slot)
             .map(|slot| slot.name.as_deref().unwrap_or("another member"))
             .collect();
         Some(match absent.is_empty() {

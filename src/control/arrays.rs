@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::ControlError;
-use super::array::{Array, ArrayInfo, ArrayOptions};
+use super::array::{Array, ArrayInfo, ArrayOptions, MISSING};
 use super::devices::{Devices, Kind};
 use super::spares::Takeover;
 use crate::bdev::{Bdev, Claim, RegistryError};
@@ -54,7 +54,7 @@ impl Default for Arrays {
 
 impl Arrays {
     /// Makes a volume without metadata of devices that may not be there yet. Returns it if they all
-    /// are: it still has to be opened on every reactor.
+    /// are: it still has to be opened on every reactor. One member may be [`MISSING`] for good.
     ///
     /// # Errors
     /// [`ControlError`]; nothing has changed then.
@@ -67,6 +67,11 @@ impl Arrays {
         options.check()?;
         let name = options.name.clone();
         self.check_name(&name, devices)?;
+        if options.members.iter().filter(|m| *m == MISSING).count() > 1 {
+            return Err(ControlError::Invalid(format!(
+                "RAID volume {name}: more than one base bdev is {MISSING:?}; give devices for the others"
+            )));
+        }
         for member in &options.members {
             if devices.registry.claim_of(member).is_some() {
                 // Tells who holds it.
@@ -74,7 +79,7 @@ impl Arrays {
             }
         }
         let array = Array {
-            slots: options.members.iter().cloned().map(Some).collect(),
+            slots: options.members.iter().map(named).collect(),
             options,
             volume: None,
             replacing: None,
@@ -86,7 +91,8 @@ impl Arrays {
             }
         }
         let is_absent = |member: &&String| devices.registry.get(member).is_err();
-        let absent: Vec<&String> = array.options.members.iter().filter(is_absent).collect();
+        let members = array.slots.iter().flatten();
+        let absent: Vec<&String> = members.filter(is_absent).collect();
         if !absent.is_empty() {
             tracing::warn!("RAID volume {name} waits for members that are not there: {absent:?}");
         }
@@ -143,17 +149,17 @@ impl Arrays {
         place: &Place<'_>,
     ) -> Result<Option<Arc<Volume>>, ControlError> {
         let array = self.arrays.get_mut(name).expect("the caller has found it");
-        let members = array.slots.iter().map(|slot| {
-            let member = slot.as_ref()?;
-            devices.registry.get(member).ok()
+        let named = array.slots.iter().zip(&array.options.members);
+        let members = named.map(|(slot, asked)| match slot {
+            Some(member) => devices.registry.get(member).ok().map(Some),
+            None => (asked == MISSING).then_some(None),
         });
         let Some(members) = members.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let uuids = members.iter().map(|m| m.info().uuid);
+        let uuids = members.iter().flatten().map(|m| m.info().uuid);
         let options = &mut array.options;
         options.uuid.get_or_insert_with(|| identity(name, uuids));
-        let members = members.into_iter().map(Some).collect();
         let volume = self.launch(name, members, None, devices, place)?;
         Ok(Some(volume))
     }
@@ -288,6 +294,11 @@ impl Arrays {
         self.degraded_start_wait = wait;
     }
 
+    /// How long an array waits for a member that does not come.
+    pub fn degraded_start_wait(&self) -> Duration {
+        self.degraded_start_wait
+    }
+
     /// Whether a volume keeps its state on its members.
     pub fn is_kept(&self, name: &str) -> bool {
         self.arrays.get(name).is_some_and(|a| a.kept.is_some())
@@ -351,6 +362,11 @@ fn release_all(holder: &str, devices: &mut Devices) {
     for member in members {
         devices.registry.release(&member);
     }
+}
+
+/// Who is to be in a slot, if anybody.
+fn named(member: &String) -> Option<String> {
+    (member != MISSING).then(|| member.clone())
 }
 
 /// An identity that is the same whenever this machine makes this volume of the same members, so

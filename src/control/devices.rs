@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::ControlError;
-use crate::bdev::{Bdev, ErrorBdev, Registry, RegistryError};
+use crate::bdev::{Bdev, Delay, ErrorBdev, Registry, RegistryError};
 
 /// Which kind a device is of, and what only that kind has.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub enum Kind {
     Delay {
         /// The device below.
         base: String,
+        /// Knows how slow.
+        delay: Arc<Delay>,
     },
     /// Spoils what goes to `base`.
     Error {
@@ -61,7 +63,7 @@ impl Kind {
 
     fn base(&self) -> Option<&str> {
         match self {
-            Kind::Delay { base } | Kind::Error { base, .. } => Some(base),
+            Kind::Delay { base, .. } | Kind::Error { base, .. } => Some(base),
             _ => None,
         }
     }
@@ -72,7 +74,16 @@ impl Kind {
 pub struct Devices {
     /// By name, with who holds each.
     pub registry: Registry,
-    kinds: BTreeMap<String, Kind>,
+    kinds: BTreeMap<String, Made>,
+    /// How many were ever made.
+    made: u64,
+}
+
+/// Which kind a device is of, and when it was made.
+#[derive(Debug)]
+struct Made {
+    kind: Kind,
+    number: u64,
 }
 
 impl Devices {
@@ -83,7 +94,9 @@ impl Devices {
     pub fn add(&mut self, bdev: Arc<dyn Bdev>, kind: Kind) -> Result<(), RegistryError> {
         let name = bdev.info().name.clone();
         self.registry.add(bdev)?;
-        self.kinds.insert(name, kind);
+        let number = self.made;
+        self.made += 1;
+        self.kinds.insert(name, Made { kind, number });
         Ok(())
     }
 
@@ -111,8 +124,8 @@ impl Devices {
     /// [`RegistryError`].
     pub fn remove(&mut self, name: &str) -> Result<(), RegistryError> {
         self.registry.remove(name)?;
-        let kind = self.kinds.remove(name);
-        if let Some(base) = kind.as_ref().and_then(Kind::base) {
+        let made = self.kinds.remove(name);
+        if let Some(base) = made.as_ref().and_then(|m| m.kind.base()) {
             self.registry.release(base);
         }
         Ok(())
@@ -133,15 +146,25 @@ impl Devices {
 
     /// The files and kernel block devices among the devices.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.kinds.values().filter_map(|kind| match kind {
+        self.kinds.values().filter_map(|made| match &made.kind {
             Kind::Uring { path } => Some(path.as_path()),
             _ => None,
         })
     }
 
+    /// All devices in the order in which they were made: none comes before what it stands on.
+    pub fn in_order(&self) -> impl Iterator<Item = (Arc<dyn Bdev>, &Kind)> {
+        let mut all: Vec<_> = self.kinds.iter().collect();
+        all.sort_by_key(|(_, made)| made.number);
+        let found = all
+            .into_iter()
+            .map(|(name, made)| (self.registry.get(name), &made.kind));
+        found.filter_map(|(bdev, kind)| Some((bdev.ok()?, kind)))
+    }
+
     /// Which kind a device is of.
     pub fn kind(&self, name: &str) -> Option<&Kind> {
-        self.kinds.get(name)
+        self.kinds.get(name).map(|made| &made.kind)
     }
 
     /// The device of this name or UUID, if it is of the kind that `word` names.
@@ -150,7 +173,7 @@ impl Devices {
     /// [`RegistryError::NotFound`], [`ControlError::Kind`].
     pub fn of_kind(&self, name: &str, word: &'static str) -> Result<(String, &Kind), ControlError> {
         let name = self.find(name)?.info().name.clone();
-        let kind = self.kinds.get(&name);
+        let kind = self.kind(&name);
         let kind = kind.expect("every device was added with its kind");
         if kind.word() == word {
             return Ok((name, kind));
@@ -166,17 +189,20 @@ impl Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bdev::{Delay, Null};
+    use crate::bdev::Null;
 
     fn null(name: &str) -> Arc<dyn Bdev> {
         Null::new(name, 512, 8, None).unwrap()
     }
 
     fn delay(base: Arc<dyn Bdev>, name: &str) -> Result<(Arc<dyn Bdev>, Kind), ControlError> {
+        let below = base.info().name.clone();
+        let delay = Delay::new(base, name, 1, 1, 1, 1)?;
         let kind = Kind::Delay {
-            base: base.info().name.clone(),
+            base: below,
+            delay: delay.clone(),
         };
-        Ok((Delay::new(base, name, 1, 1, 1, 1)?, kind))
+        Ok((delay, kind))
     }
 
     #[test]
@@ -191,6 +217,19 @@ mod tests {
         devices.remove("d").unwrap();
         devices.remove("n").unwrap();
         assert_eq!(devices.registry.iter().count(), 0);
+    }
+
+    #[test]
+    fn devices_are_told_in_the_order_in_which_they_were_made() {
+        let mut devices = Devices::default();
+        for name in ["z", "m"] {
+            devices.add(null(name), Kind::Null).unwrap();
+        }
+        devices.stack("z", "a", |base| delay(base, "a")).unwrap();
+        devices.remove("m").unwrap();
+        devices.add(null("b"), Kind::Null).unwrap();
+        let told = devices.in_order().map(|(bdev, _)| bdev.info().name.clone());
+        assert_eq!(told.collect::<Vec<_>>(), ["z", "a", "b"]);
     }
 
     #[test]

@@ -37,6 +37,10 @@ pub struct Locals {
 #[derive(Debug)]
 struct Local {
     address: String,
+    /// I/O queue pairs that were asked for, if not the usual number.
+    queues: Option<u16>,
+    /// Whoever attached it did not wait until it was up.
+    unawaited: bool,
     stage: Stage,
     /// The devices that it has become.
     devices: Vec<String>,
@@ -78,6 +82,10 @@ pub struct LocalInfo {
     pub name: String,
     /// Its PCI address.
     pub address: String,
+    /// I/O queue pairs that were asked for, if not the usual number.
+    pub queues: Option<u16>,
+    /// Whether a start of the process goes on without it; see [`Locals::do_not_await`].
+    pub unawaited: bool,
     /// The controller, once it is up.
     pub controller: Option<Arc<Controller>>,
     /// Why it is of no use, if it is not.
@@ -114,10 +122,19 @@ impl Locals {
         Ok(LocalInfo {
             name: name.to_owned(),
             address: local.address.clone(),
+            queues: local.queues,
+            unawaited: local.unawaited,
             controller,
             failure,
             devices: local.devices.clone(),
         })
+    }
+
+    /// A start from a saved configuration is not to wait for this controller either.
+    pub fn do_not_await(&mut self, name: &str) {
+        if let Some(local) = self.controllers.get_mut(name) {
+            local.unawaited = true;
+        }
     }
 
     /// Begins to reset a controller; what is in flight is sent again.
@@ -251,6 +268,8 @@ impl System {
         let access = self.locals.open(address, &self.arena)?;
         let local = Local {
             address: address.to_owned(),
+            queues,
+            unawaited: false,
             stage: Stage::ComingUp(Answer::of(move || Controller::attach(access, options))),
             devices: Vec::new(),
         };

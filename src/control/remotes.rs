@@ -75,6 +75,8 @@ struct Remote {
     returning: Vec<(String, Instant)>,
     /// It has been given up, and its arrays have been told.
     given_up: bool,
+    /// Whoever attached it did not wait until it was there.
+    unawaited: bool,
 }
 
 /// What is known of one of them.
@@ -92,6 +94,8 @@ pub struct RemoteInfo {
     pub devices: Vec<String>,
     /// Whether it was.
     pub attached: bool,
+    /// Whether a start of the process goes on without it; see [`Remotes::do_not_await`].
+    pub unawaited: bool,
 }
 
 impl Remotes {
@@ -113,6 +117,7 @@ impl Remotes {
             status: remote.controller.status(),
             devices: remote.devices.clone(),
             attached: remote.known > 0,
+            unawaited: remote.unawaited,
         })
     }
 
@@ -147,9 +152,17 @@ impl Remotes {
             devices: Vec::new(),
             returning: Vec::new(),
             given_up: false,
+            unawaited: false,
         };
         self.controllers.insert(name.to_owned(), remote);
         Ok(())
+    }
+
+    /// A start from a saved configuration is not to wait for this controller either.
+    pub fn do_not_await(&mut self, name: &str) {
+        if let Some(remote) = self.controllers.get_mut(name) {
+            remote.unawaited = true;
+        }
     }
 
     /// Adds another address to a controller, to be used when the one in use fails.

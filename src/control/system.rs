@@ -371,6 +371,19 @@ impl System {
         self.open(started)
     }
 
+    /// Has a volume that keeps its state on its members work in another way: from now on if nobody
+    /// uses it, and from its start if it is not started.
+    ///
+    /// # Errors
+    /// [`ControlError::NoVolume`], [`ControlError::NotKept`], [`RegistryError::Busy`],
+    /// [`ControlError::Volume`].
+    pub fn set_tuning(&mut self, name: &str, tuning: Tuning) -> Result<(), ControlError> {
+        match self.arrays.set_tuning(name, tuning)? {
+            true => Ok(()),
+            false => self.restart(name, tuning),
+        }
+    }
+
     /// Stops a volume that nobody uses yet, and starts it with another tuning.
     fn restart(&mut self, name: &str, tuning: Tuning) -> Result<(), ControlError> {
         if let Some(volume) = self.arrays.volume(name)? {

@@ -342,6 +342,26 @@ impl Target {
         self.settle(registry, |closing| closing.is_of(nqn))
     }
 
+    /// How many subsystems there may be, discovery not counted.
+    pub fn max_subsystems(&self) -> usize {
+        self.setup.subsystems
+    }
+
+    /// Sets how many subsystems there may be, discovery not counted.
+    ///
+    /// # Errors
+    /// [`TargetError::Invalid`] for none, for more than 65536, or for fewer than there are.
+    pub fn set_max_subsystems(&mut self, most: usize) -> Result<(), TargetError> {
+        let there = self.subsystems.len();
+        if most == 0 || most > 1 << 16 || most < there {
+            return Err(TargetError::Invalid(format!(
+                "max_subsystems is {most}; it must be 1 to 65536, and there are {there}"
+            )));
+        }
+        self.setup.subsystems = most;
+        Ok(())
+    }
+
     /// All subsystems: discovery first, then by name.
     pub fn subsystems(&self) -> Vec<SubsystemInfo> {
         let all = std::iter::once(&self.discovery).chain(self.subsystems.values());

@@ -11,6 +11,6 @@ mod memory;
 mod service;
 mod signals;
 
-pub use config::{Config, ConfigError};
+pub use config::{Call, Config, ConfigError};
 pub use memory::{MemoryError, Source};
 pub use service::{Options, ServeError, run};

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::config::{Config, ConfigError};
 use super::memory::{self, MemoryError, Source};
 use super::signals::Signals;
-use crate::control::{LogSwitch, Machine, StartError, System};
+use crate::control::{LogSwitch, Machine, Phase, StartError, System};
 use crate::reactor::{CoreMask, Events, IdlePolicy, Interest, Ready, Registration};
-use crate::rpc::methods::{self, Answer, Pending};
+use crate::rpc::methods::{self, Answer, Pending, When};
 use crate::rpc::request::Request;
 use crate::rpc::{Outcome, Server, SocketError, Ticket};
 
@@ -109,15 +109,18 @@ pub fn run(options: Options, announce: impl FnOnce(&System)) -> Result<(), Serve
         _signal: signal,
         _target: None,
     };
+    let start = Start {
+        config: options.config,
+        ignore_errors: options.ignore_config_errors,
+    };
     let served = target.transpose().and_then(|target| {
         service._target = target;
+        service.prepare(&start)?;
         if !options.wait_for_rpc {
             service.system.finish_startup();
+            service.complete(&start)?;
         }
-        if let Some(config) = &options.config {
-            service.configure(config, options.ignore_config_errors)?;
-        }
-        service.serve(announce)
+        service.serve(&start, announce)
     });
     // The socket goes first, so that nobody waits for answers that will not come.
     drop(service.server);
@@ -128,6 +131,14 @@ pub fn run(options: Options, announce: impl FnOnce(&System)) -> Result<(), Serve
     } else {
         Err(ServeError::Unclean)
     }
+}
+
+/// What is to be made of a new process.
+#[derive(Debug)]
+struct Start {
+    config: Option<Config>,
+    /// Calls that fail are said in the log; otherwise the first of them is the end.
+    ignore_errors: bool,
 }
 
 #[derive(Debug)]
@@ -143,21 +154,64 @@ struct Service {
     _target: Option<Registration>,
 }
 
+impl Start {
+    /// Whether to go on after a call of the configuration.
+    fn judge(&self, made: Result<(), ConfigError>) -> Result<(), ServeError> {
+        match made {
+            Err(error) if self.ignore_errors => {
+                tracing::error!("{error}");
+                Ok(())
+            }
+            made => Ok(made?),
+        }
+    }
+}
+
 impl Service {
-    fn serve(&mut self, announce: impl FnOnce(&System)) -> Result<(), ServeError> {
+    fn serve(&mut self, start: &Start, announce: impl FnOnce(&System)) -> Result<(), ServeError> {
         announce(&self.system);
+        let mut is_complete = self.system.phase() == Phase::Runtime;
         while !self.signals.asked() {
             self.turn()?;
+            if !is_complete && self.system.phase() == Phase::Runtime {
+                is_complete = true;
+                self.complete(start)?;
+            }
         }
         Ok(())
     }
 
-    /// Makes the calls of a configuration, unless a signal asks for the end first. The first that
-    /// fails is the end, unless errors are to be ignored: then they are in the log.
-    fn configure(&mut self, config: &Config, ignore_errors: bool) -> Result<(), ServeError> {
+    /// Makes the calls of the configuration that may be made before the start is complete, once all
+    /// of it is known to be calls that there are.
+    fn prepare(&mut self, start: &Start) -> Result<(), ServeError> {
+        let Some(config) = &start.config else {
+            return Ok(());
+        };
+        for call in config.calls() {
+            if let Err(error) = methods::lookup(&call.method) {
+                start.judge(Err(config.failed(call, error)))?;
+            }
+        }
+        self.configure(start, |when| when.includes(Phase::Startup))
+    }
+
+    /// Makes the other calls of the configuration.
+    fn complete(&mut self, start: &Start) -> Result<(), ServeError> {
+        self.configure(start, |when| !when.includes(Phase::Startup))
+    }
+
+    /// Makes those calls of the configuration that may be made when `is_due` says, unless a signal
+    /// asks for the end first.
+    fn configure(&mut self, start: &Start, is_due: fn(When) -> bool) -> Result<(), ServeError> {
+        let Some(config) = &start.config else {
+            return Ok(());
+        };
         for call in config.calls() {
             if self.signals.asked() {
                 break;
+            }
+            if !methods::lookup(&call.method).is_ok_and(|m| is_due(m.when)) {
+                continue;
             }
             let answer = methods::call(&mut self.system, &call.method, call.params.clone());
             let outcome = match answer {
@@ -165,10 +219,8 @@ impl Service {
                 Ok(Answer::Later(pending)) => self.wait_for(pending)?,
                 Err(error) => Err(error),
             };
-            match outcome.map_err(|error| config.failed(call, error)) {
-                Err(error) if ignore_errors => tracing::error!("{error}"),
-                outcome => drop(outcome?),
-            }
+            let made = outcome.map(drop);
+            start.judge(made.map_err(|error| config.failed(call, error)))?;
         }
         Ok(())
     }

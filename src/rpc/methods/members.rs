@@ -265,9 +265,7 @@ fn bdev_delay_create(system: &mut System, params: Params) -> Result<Answer, RpcE
         ));
     }
     system.stack_device(&p.base_bdev_name, &p.name, |base| {
-        let kind = Kind::Delay {
-            base: base.info().name.clone(),
-        };
+        let below = base.info().name.clone();
         let made = Delay::new(
             base,
             &p.name,
@@ -276,6 +274,10 @@ fn bdev_delay_create(system: &mut System, params: Params) -> Result<Answer, RpcE
             p.avg_write_latency,
             p.p99_write_latency,
         )?;
+        let kind = Kind::Delay {
+            base: below,
+            delay: made.clone(),
+        };
         Ok((made, kind))
     })?;
     Ok(p.name.into())

@@ -4,6 +4,7 @@
 
 mod bdev;
 mod changing;
+mod config;
 mod core;
 mod listen;
 mod members;
@@ -88,6 +89,7 @@ pub trait Pending: Debug {
 pub fn all() -> impl Iterator<Item = &'static Method> {
     let families = [
         core::METHODS,
+        config::METHODS,
         bdev::METHODS,
         members::METHODS,
         nvme::METHODS,
@@ -103,13 +105,20 @@ pub fn find(name: &str) -> Option<&'static Method> {
     all().find(|m| m.name == name || m.aliases.contains(&name))
 }
 
+/// The method of this name.
+///
+/// # Errors
+/// [`RpcError::METHOD_NOT_FOUND`].
+pub fn lookup(name: &str) -> Result<&'static Method, RpcError> {
+    find(name).ok_or_else(|| RpcError::new(RpcError::METHOD_NOT_FOUND, "Method not found"))
+}
+
 /// Calls a method.
 ///
 /// # Errors
 /// [`RpcError::METHOD_NOT_FOUND`], [`RpcError::WRONG_STATE`], or what the method says.
 pub fn call(system: &mut System, name: &str, params: Option<Value>) -> Result<Answer, RpcError> {
-    let method =
-        find(name).ok_or_else(|| RpcError::new(RpcError::METHOD_NOT_FOUND, "Method not found"))?;
+    let method = lookup(name)?;
     if !method.when.includes(system.phase()) {
         let reason = match method.when {
             When::Startup => "only before the start is complete (serve --wait-for-rpc)",

@@ -297,6 +297,7 @@ fn bdev_nvme_attach_controller(system: &mut System, params: Params) -> Result<An
     }
     system.remotes.attach(&p.name, options, address)?;
     if p.wait_for_attach == Some(false) {
+        system.remotes.do_not_await(&p.name);
         return Ok(Value::Array(Vec::new()).into());
     }
     Ok(Answer::Later(Box::new(Attaching {

@@ -16,6 +16,14 @@ use crate::rpc::RpcError;
 /// This family's methods.
 pub const METHODS: &[Method] = &[
     Method {
+        name: "nvmf_set_max_subsystems",
+        aliases: &["set_nvmf_target_max_subsystems"],
+        when: When::Startup,
+        params: &["max_subsystems"],
+        help: "Sets how many subsystems there may be",
+        run: nvmf_set_max_subsystems,
+    },
+    Method {
         name: "nvmf_create_transport",
         aliases: &[],
         when: When::Runtime,
@@ -143,6 +151,20 @@ fn absent(name: &str, is_wanted: bool) -> Result<(), RpcError> {
     Err(RpcError::invalid_params(format!(
         "{name}: is not supported; leave it out"
     )))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetMaxSubsystems {
+    max_subsystems: u32,
+}
+
+fn nvmf_set_max_subsystems(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: SetMaxSubsystems = params.read()?;
+    system
+        .target
+        .set_max_subsystems(p.max_subsystems as usize)?;
+    Ok(true.into())
 }
 
 #[derive(Deserialize)]
@@ -457,7 +479,7 @@ fn nvmf_subsystem_remove_ns(system: &mut System, params: Params) -> Result<Answe
     Ok(true.into())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -107,6 +107,9 @@ impl Discovering {
                         .find(|name| !remotes.contains(name))
                         .expect("there are more numbers than controllers");
                     remotes.attach(&name, options.clone(), found.addresses[0])?;
+                    if !self.waits {
+                        remotes.do_not_await(&name);
+                    }
                     self.begun.push(name.clone());
                     (name, &found.addresses[1..])
                 }

@@ -33,6 +33,7 @@ pub(super) fn attach(system: &mut System, p: &Attach) -> Result<Answer, RpcError
     }
     system.attach_local(&p.name, &address(&p.traddr), p.num_io_queues)?;
     if p.wait_for_attach == Some(false) {
+        system.locals.do_not_await(&p.name);
         return Ok(Value::Array(Vec::new()).into());
     }
     Ok(Answer::Later(Box::new(Attaching {

@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::batching::BatchingParams;
 use super::policy;
-use crate::control::{System, Which};
+use crate::control::{System, Tuning, Which};
 use crate::rpc::RpcError;
 use crate::rpc::methods::{Answer, Params};
 
@@ -56,6 +57,27 @@ pub fn bdev_raid_set_policy(system: &mut System, params: Params) -> Result<Answe
         name: p.name,
     };
     system.set_policy(&which, wanted)?;
+    Ok(true.into())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetTuning {
+    name: String,
+    stripe_size_kb: Option<u32>,
+    shard_run: Option<u32>,
+    #[serde(default)]
+    batching: BatchingParams,
+}
+
+pub fn bdev_raid_set_tuning(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: SetTuning = params.read()?;
+    let tuning = Tuning {
+        stripe_kb: p.stripe_size_kb,
+        shard_run: p.shard_run,
+        batching: p.batching.read()?,
+    };
+    system.set_tuning(&p.name, tuning)?;
     Ok(true.into())
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::raid::{BatchScope, Batching};
 use crate::rpc::RpcError;
@@ -44,4 +45,15 @@ impl BatchingParams {
         batching.join_wait = self.join_wait_us.map_or(batching.join_wait, micros);
         Ok(batching)
     }
+}
+
+/// The parameter that says this.
+pub fn show(batching: &Batching) -> Value {
+    json!({
+        "scope": batching.scope.name(),
+        "request_size_kb": batching.request_bytes / 1024,
+        "preread_limit": batching.preread_limit,
+        "partial_wait_us": batching.partial_wait.as_micros() as u64,
+        "join_wait_us": batching.join_wait.as_micros() as u64,
+    })
 }

@@ -10,6 +10,7 @@ mod settling;
 mod tests;
 mod upkeep;
 
+pub use batching::show as show_batching;
 pub use describe::describe;
 
 use serde::Deserialize;
@@ -19,7 +20,9 @@ pub use settling::Settling;
 
 use std::time::Duration;
 
-use self::assembly::{bdev_raid_assemble, bdev_raid_examine, bdev_raid_set_policy};
+use self::assembly::{
+    bdev_raid_assemble, bdev_raid_examine, bdev_raid_set_policy, bdev_raid_set_tuning,
+};
 use self::create::bdev_raid_create;
 use self::upkeep::{
     bdev_raid_accept_parity, bdev_raid_add_spare, bdev_raid_check, bdev_raid_remove_spare,
@@ -155,6 +158,14 @@ pub const METHODS: &[Method] = &[
         params: &["name?", "uuid?", "consistency_policy", "bitmap_chunk_kb?"],
         help: "Gives an array that is stopped another consistency policy",
         run: bdev_raid_set_policy,
+    },
+    Method {
+        name: "bdev_raid_set_tuning",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name", "stripe_size_kb?", "shard_run?", "batching?"],
+        help: "Has an array that keeps its state on its members work otherwise; it is started again for it",
+        run: bdev_raid_set_tuning,
     },
     Method {
         name: "bdev_raid_examine",

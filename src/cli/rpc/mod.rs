@@ -1,5 +1,8 @@
 //! `stripewise rpc`: one call to a serving process.
 
+mod config;
+mod help;
+
 use std::io::{self, Write};
 
 use serde_json::{Map, Value};
@@ -14,12 +17,16 @@ use super::client::{Client, ClientError};
 ///   stripewise rpc bdev_malloc_create name=m0 num_blocks=65536 block_size=4096
 ///   stripewise rpc nvmf_subsystem_add_ns nqn=nqn.2026-11.io.stripewise:a namespace.bdev_name=m0
 ///   stripewise rpc bdev_raid_get_bdevs '{"category": "all"}'
+///   stripewise rpc help
+///   stripewise rpc help bdev_raid_create
+///   stripewise rpc save_config > stripewise.json
+///   stripewise rpc load_config filename=stripewise.json
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     #[command(flatten)]
     client: Client,
-    /// The method; rpc_get_methods lists them.
+    /// The method; help lists them.
     method: String,
     /// Its parameters.
     #[arg(value_name = "KEY=VALUE | JSON")]
@@ -43,8 +50,16 @@ impl Args {
     /// # Errors
     /// [`RpcCallError`].
     pub fn run(self) -> Result<(), RpcCallError> {
+        if self.method == "help" {
+            let text = help::text(&self.params).map_err(RpcCallError::Params)?;
+            let _ = write!(io::stdout(), "{text}");
+            return Ok(());
+        }
         let params = parse_params(&self.params).map_err(RpcCallError::Params)?;
-        let result = self.client.call(&self.method, params)?;
+        let result = match config::run(&self.client, &self.method, params.as_ref()) {
+            Some(done) => done?,
+            None => self.client.call(&self.method, params)?,
+        };
         let text = serde_json::to_string_pretty(&result).expect("a value is always JSON");
         // A reader that has left is no failure of the call.
         let _ = writeln!(io::stdout(), "{text}");

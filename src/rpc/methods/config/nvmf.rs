@@ -1,0 +1,93 @@
+//! The configuration of the target: transports, subsystems with their hosts and namespaces, and
+//! listeners last, so that no host comes in before everything is there.
+
+use serde_json::json;
+
+use super::Call;
+use crate::control::System;
+use crate::nvmf::{NamespaceInfo, SubsystemInfo, SubsystemKind, TransportInfo};
+use crate::rpc::methods::listen::address;
+use crate::rpc::methods::nvmf::hex;
+
+pub(super) fn calls(system: &System) -> Vec<Call> {
+    let target = &system.target;
+    let mut calls = vec![Call::new(
+        "nvmf_set_max_subsystems",
+        json!({"max_subsystems": target.max_subsystems()}),
+    )];
+    calls.extend(target.transports().iter().map(transport));
+    let subsystems = target.subsystems();
+    let own = subsystems.iter().filter(|s| s.kind == SubsystemKind::Nvme);
+    calls.extend(own.flat_map(subsystem));
+    calls.extend(subsystems.iter().flat_map(listeners));
+    calls
+}
+
+fn transport(info: &TransportInfo) -> Call {
+    let o = &info.options;
+    Call::new(
+        "nvmf_create_transport",
+        json!({
+            "trtype": info.trtype,
+            "max_queue_depth": o.max_queue_depth,
+            "max_io_qpairs_per_ctrlr": o.max_io_qpairs_per_ctrlr,
+            "in_capsule_data_size": o.in_capsule_data_size,
+            "max_io_size": o.max_io_size,
+            "max_aq_depth": o.max_aq_depth,
+            "c2h_success": o.c2h_success,
+        }),
+    )
+}
+
+fn subsystem(info: &SubsystemInfo) -> Vec<Call> {
+    let o = &info.options;
+    let mut calls = vec![Call::new(
+        "nvmf_create_subsystem",
+        json!({
+            "nqn": o.nqn,
+            "allow_any_host": o.allow_any_host,
+            "serial_number": o.serial_number,
+            "model_number": o.model_number,
+            "max_namespaces": o.max_namespaces,
+            "min_cntlid": o.min_cntlid,
+            "max_cntlid": o.max_cntlid,
+        }),
+    )];
+    let host = |host: &String| {
+        Call::new(
+            "nvmf_subsystem_add_host",
+            json!({"nqn": o.nqn, "host": host}),
+        )
+    };
+    calls.extend(info.hosts.iter().map(host));
+    let namespaces = info.namespaces.iter();
+    calls.extend(namespaces.map(|n| namespace(&o.nqn, n)));
+    calls
+}
+
+fn namespace(nqn: &str, info: &NamespaceInfo) -> Call {
+    let mut namespace = json!({
+        "nsid": info.nsid,
+        "bdev_name": info.bdev_name,
+        "nguid": hex(&info.nguid),
+        "uuid": info.uuid.to_string(),
+    });
+    if let Some(eui64) = &info.eui64 {
+        namespace["eui64"] = hex(eui64).into();
+    }
+    Call::new(
+        "nvmf_subsystem_add_ns",
+        json!({"nqn": nqn, "namespace": namespace}),
+    )
+}
+
+fn listeners(info: &SubsystemInfo) -> Vec<Call> {
+    let nqn = &info.options.nqn;
+    let one = |at| {
+        Call::new(
+            "nvmf_subsystem_add_listener",
+            json!({"nqn": nqn, "listen_address": address(at)}),
+        )
+    };
+    info.listen_addresses.iter().map(one).collect()
+}
