@@ -1,14 +1,17 @@
 //! The configuration file: calls to make at start, in SPDK's form.
 //!
 //! `{"subsystems": [{"subsystem": NAME, "config": [{"method": NAME, "params": {..}}]}]}`. The names
-//! of the subsystems only group the calls; the calls are those of the RPC.
+//! of the subsystems only group the calls; the calls are those of the RPC. An array of calls in the
+//! place of one is a batch, which SPDK's clients write; its calls are made one after the other.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::rpc::RpcError;
@@ -113,7 +116,37 @@ struct File {
 struct Subsystem {
     subsystem: String,
     /// Absent or null where there is nothing to configure.
-    config: Option<Vec<Entry>>,
+    config: Option<Vec<Entries>>,
+}
+
+/// The calls in the place of one: itself, or a batch.
+struct Entries(Vec<Entry>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(OneOrMany)
+    }
+}
+
+/// Reads either. An untagged enum would not tell what is wrong with one, nor where.
+struct OneOrMany;
+
+impl<'de> Visitor<'de> for OneOrMany {
+    type Value = Entries;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a call or an array of calls")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entries, A::Error> {
+        let one = Entry::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Entries(vec![one]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Entries, A::Error> {
+        let all = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
+        Ok(Entries(all))
+    }
 }
 
 #[derive(Deserialize)]
@@ -162,7 +195,9 @@ impl Config {
         json.end().map_err(|e| malformed(e.to_string()))?;
         let mut calls = Vec::new();
         for Subsystem { subsystem, config } in file.subsystems {
-            for (index, Entry { method, params }) in config.into_iter().flatten().enumerate() {
+            let entries = config.into_iter().flatten();
+            let entries = entries.flat_map(|Entries(calls)| calls);
+            for (index, Entry { method, params }) in entries.enumerate() {
                 let place = Place {
                     subsystem: subsystem.clone(),
                     number: index + 1,
@@ -233,6 +268,16 @@ mod tests {
     }
 
     #[test]
+    fn the_calls_of_a_batch_are_made_one_after_the_other() {
+        let text = json!({"subsystems": [{"subsystem": "bdev", "config": [
+            {"method": "a"}, [{"method": "b"}, {"method": "c"}], [], {"method": "d"},
+        ]}]});
+        let config = parse(&text.to_string()).unwrap();
+        let methods = config.calls().iter().map(|c| c.method.as_str());
+        assert_eq!(methods.collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+    }
+
+    #[test]
     fn what_is_not_of_the_form_is_told_with_its_place() {
         for (text, names) in [
             ("", "line 1"),
@@ -253,6 +298,14 @@ mod tests {
             (
                 "{\"subsystems\": [{\"subsystem\": \"bdev\", \"config\": [{\"method\": 1}]}]}",
                 "subsystems[0].config[0].method: invalid type",
+            ),
+            (
+                "{\"subsystems\": [{\"subsystem\": \"bdev\", \"config\": [[{\"method\": 1}]]}]}",
+                "subsystems[0].config[0][0].method: invalid type",
+            ),
+            (
+                "{\"subsystems\": [{\"subsystem\": \"bdev\", \"config\": [1]}]}",
+                "expected a call or an array of calls",
             ),
         ] {
             let error = parse(text).unwrap_err().to_string();

@@ -29,7 +29,7 @@ pub const METHODS: &[Method] = &[
         name: "framework_get_config",
         aliases: &["get_subsystem_config"],
         when: When::Runtime,
-        params: &["name"],
+        params: &["name", "with_batches?"],
         help: "Tells the calls that make a part of a new process what this one is",
         run: framework_get_config,
     },
@@ -96,6 +96,9 @@ fn framework_get_subsystems(_: &mut System, params: Params) -> Result<Answer, Rp
 #[serde(deny_unknown_fields)]
 struct GetConfig {
     name: String,
+    // None of ours are in batches.
+    #[serde(rename = "with_batches")]
+    _with_batches: Option<bool>,
 }
 
 fn framework_get_config(system: &mut System, params: Params) -> Result<Answer, RpcError> {
