@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::ControlError;
+use super::notices::{Event, Notices};
 use crate::bdev::{Bdev, Delay, ErrorBdev, Registry, RegistryError};
 
 /// Which kind a device is of, and what only that kind has.
@@ -74,6 +75,8 @@ impl Kind {
 pub struct Devices {
     /// By name, with who holds each.
     pub registry: Registry,
+    /// What has happened to them.
+    pub notices: Notices,
     kinds: BTreeMap<String, Made>,
     /// How many were ever made.
     made: u64,
@@ -96,6 +99,7 @@ impl Devices {
         self.registry.add(bdev)?;
         let number = self.made;
         self.made += 1;
+        self.notices.add(Event::Register, &name);
         self.kinds.insert(name, Made { kind, number });
         Ok(())
     }
@@ -124,6 +128,7 @@ impl Devices {
     /// [`RegistryError`].
     pub fn remove(&mut self, name: &str) -> Result<(), RegistryError> {
         self.registry.remove(name)?;
+        self.notices.add(Event::Unregister, name);
         let made = self.kinds.remove(name);
         if let Some(base) = made.as_ref().and_then(|m| m.kind.base()) {
             self.registry.release(base);

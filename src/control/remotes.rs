@@ -67,6 +67,8 @@ pub struct Remotes {
 #[derive(Debug)]
 struct Remote {
     controller: TcpController,
+    /// Its addresses in the order in which they were given.
+    addresses: Vec<SocketAddr>,
     /// The association that has been made known; 0 for none.
     known: u64,
     /// The devices that it has become.
@@ -88,6 +90,8 @@ pub struct RemoteInfo {
     pub options: TcpOptions,
     /// How it stands with it.
     pub phase: Phase,
+    /// Its addresses in the order in which they were given; [`Status`] has the one in use first.
+    pub addresses: Vec<SocketAddr>,
     /// What is known of it.
     pub status: Status,
     /// The devices that it has become; empty until it was there for the first time.
@@ -114,6 +118,7 @@ impl Remotes {
             name: name.to_owned(),
             options: remote.controller.options().clone(),
             phase: remote.controller.phase(),
+            addresses: remote.addresses.clone(),
             status: remote.controller.status(),
             devices: remote.devices.clone(),
             attached: remote.known > 0,
@@ -148,6 +153,7 @@ impl Remotes {
         let controller = TcpController::attach(name, options, address)?;
         let remote = Remote {
             controller,
+            addresses: vec![address],
             known: 0,
             devices: Vec::new(),
             returning: Vec::new(),
@@ -176,21 +182,23 @@ impl Remotes {
         options: &TcpOptions,
         address: SocketAddr,
     ) -> Result<(), ControlError> {
-        let controller = &self.find(name)?.controller;
-        let own = controller.options();
+        let remote = self.controllers.get_mut(name);
+        let remote = remote.ok_or_else(|| ControlError::NoController(name.to_owned()))?;
+        let own = remote.controller.options();
         if (&own.subsystem, &own.host) != (&options.subsystem, &options.host) {
             return Err(ControlError::Invalid(format!(
                 "controller {name} is attached to {} as {}; another address must be one of that",
                 own.subsystem, own.host
             )));
         }
-        if controller.status().addresses.contains(&address) {
+        if remote.addresses.contains(&address) {
             return Err(ControlError::ControllerExists {
                 name: name.to_owned(),
                 what: "with this address; give another",
             });
         }
-        controller.add_address(address);
+        remote.controller.add_address(address);
+        remote.addresses.push(address);
         Ok(())
     }
 

@@ -18,6 +18,8 @@ pub struct ReactorStats {
     pub idle_ns: u64,
     /// Turns.
     pub turns: u64,
+    /// Turns that made progress.
+    pub busy_turns: u64,
     /// Times it went to sleep.
     pub sleeps: u64,
     /// The kernel's id of the thread, 0 before it runs.
@@ -32,6 +34,7 @@ pub(super) struct Counters {
     busy_ns: AtomicU64,
     idle_ns: AtomicU64,
     turns: AtomicU64,
+    busy_turns: AtomicU64,
     sleeps: AtomicU64,
     tid: AtomicU32,
 }
@@ -47,6 +50,7 @@ impl Counters {
         let spent = if busy { &self.busy_ns } else { &self.idle_ns };
         add(spent, ns);
         add(&self.turns, 1);
+        add(&self.busy_turns, u64::from(busy));
         add(&self.sleeps, u64::from(slept));
     }
 
@@ -57,6 +61,7 @@ impl Counters {
             busy_ns: self.busy_ns.load(Ordering::Relaxed),
             idle_ns: self.idle_ns.load(Ordering::Relaxed),
             turns: self.turns.load(Ordering::Relaxed),
+            busy_turns: self.busy_turns.load(Ordering::Relaxed),
             sleeps: self.sleeps.load(Ordering::Relaxed),
             tid: self.tid.load(Ordering::Relaxed),
         }

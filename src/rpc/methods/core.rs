@@ -1,7 +1,5 @@
 //! Methods about the process: what it is, what it can do, how it is.
 
-use std::collections::HashMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
@@ -9,8 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answer, Method, Params, Pending, When};
-use crate::control::{LogLevel, Phase, System, TICK_RATE};
-use crate::reactor::{CoreMask, ReactorStats};
+use crate::control::{LogLevel, Phase, System};
 use crate::rpc::{Outcome, RpcError};
 
 /// Most that a client waits for the start.
@@ -49,14 +46,6 @@ pub const METHODS: &[Method] = &[
         params: &[],
         help: "Answers when the start is complete",
         run: framework_wait_init,
-    },
-    Method {
-        name: "framework_get_reactors",
-        aliases: &[],
-        when: When::Runtime,
-        params: &[],
-        help: "Tells how each reactor spends its time",
-        run: framework_get_reactors,
     },
     Method {
         name: "spdk_kill_instance",
@@ -163,79 +152,6 @@ impl Pending for StartupWait {
     }
 }
 
-fn framework_get_reactors(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    params.none()?;
-    let stats = system
-        .reactors
-        .as_ref()
-        .map_or_else(Vec::new, |r| r.stats());
-    let cpus = cpu_times();
-    let now = system.ticks();
-    let reactors: Vec<Value> = stats.iter().map(|s| reactor(s, &cpus, now)).collect();
-    Ok(json!({"tick_rate": TICK_RATE, "pid": getpid().as_raw_nonzero().get(), "reactors": reactors}).into())
-}
-
-fn reactor(stats: &ReactorStats, cpus: &HashMap<usize, CpuTimes>, now: u64) -> Value {
-    let cpu = cpus.get(&stats.core).copied().unwrap_or_default();
-    let mask = CoreMask::of([stats.core])
-        .map(|m| m.to_string())
-        .unwrap_or_default();
-    json!({
-        "lcore": stats.core,
-        "numa_id": numa_node(stats.core),
-        "tid": stats.tid,
-        "busy": stats.busy_ns,
-        "idle": stats.idle_ns,
-        "in_interrupt": false,
-        "irq": cpu.irq,
-        "sys": cpu.sys,
-        "usr": cpu.usr,
-        "lw_threads": [{
-            "name": stats.id.to_string(),
-            "id": stats.id.index() + 1,
-            "cpumask": mask.trim_start_matches("0x"),
-            "elapsed": now,
-        }],
-    })
-}
-
-/// What the kernel counts of one core, in its ticks.
-#[derive(Clone, Copy, Debug, Default)]
-struct CpuTimes {
-    usr: u64,
-    sys: u64,
-    irq: u64,
-}
-
-/// The counts of all cores, none where `/proc` does not tell.
-fn cpu_times() -> HashMap<usize, CpuTimes> {
-    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let per_core = text.lines().filter_map(|line| {
-        let mut words = line.strip_prefix("cpu")?.split_whitespace();
-        let core = words.next()?.parse().ok()?;
-        let counts: Vec<u64> = words.map_while(|w| w.parse().ok()).collect();
-        // user nice system idle iowait irq softirq ...
-        let &[usr, _, sys, _, _, irq, ..] = counts.as_slice() else {
-            return None;
-        };
-        Some((core, CpuTimes { usr, sys, irq }))
-    });
-    per_core.collect()
-}
-
-/// The NUMA node of a core, -1 where the kernel does not tell.
-fn numa_node(core: usize) -> i32 {
-    let entries = fs::read_dir(format!("/sys/devices/system/cpu/cpu{core}"));
-    let mut names = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.file_name());
-    names
-        .find_map(|n| n.to_str()?.strip_prefix("node")?.parse().ok())
-        .unwrap_or(-1)
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KillInstance {
@@ -303,46 +219,6 @@ mod tests {
         );
         let text = version["version"].as_str().unwrap();
         assert_eq!(text, format!("Stripewise v{number}"));
-    }
-
-    #[test]
-    fn reactors_have_spdks_shape() {
-        let stats = ReactorStats {
-            id: crate::reactor::ReactorId(1),
-            core: 4,
-            busy_ns: 5,
-            idle_ns: 6,
-            turns: 7,
-            sleeps: 8,
-            tid: 9,
-        };
-        let shown = reactor(&stats, &HashMap::new(), 10);
-        let expected = [
-            "lcore",
-            "numa_id",
-            "tid",
-            "busy",
-            "idle",
-            "in_interrupt",
-            "irq",
-            "sys",
-            "usr",
-            "lw_threads",
-        ];
-        assert_eq!(keys(&shown), expected);
-        let thread = &shown["lw_threads"][0];
-        assert_eq!(
-            thread,
-            &json!({"name": "reactor_1", "id": 2, "cpumask": "10", "elapsed": 10})
-        );
-        assert_eq!(
-            (&shown["lcore"], &shown["busy"], &shown["idle"]),
-            (&json!(4), &json!(5), &json!(6))
-        );
-
-        let all = call_now(&mut system(), "framework_get_reactors", Value::Null).unwrap();
-        assert_eq!(keys(&all), ["tick_rate", "pid", "reactors"]);
-        assert_eq!(all["pid"], std::process::id());
     }
 
     #[test]

@@ -8,9 +8,11 @@ mod config;
 mod core;
 mod listen;
 mod members;
+mod notify;
 mod nvme;
 mod nvmf;
 mod raid;
+mod reactors;
 
 use std::fmt::Debug;
 use std::time::Instant;
@@ -89,6 +91,8 @@ pub trait Pending: Debug {
 pub fn all() -> impl Iterator<Item = &'static Method> {
     let families = [
         core::METHODS,
+        reactors::METHODS,
+        notify::METHODS,
         config::METHODS,
         bdev::METHODS,
         members::METHODS,

@@ -149,7 +149,7 @@ fn attach(system: &System, name: &str) -> Vec<Call> {
 }
 
 fn attach_remote(info: &RemoteInfo) -> Vec<Call> {
-    let addresses = info.status.addresses.iter().enumerate();
+    let addresses = info.addresses.iter().enumerate();
     let calls = addresses.map(|(number, address)| {
         let options = &info.options;
         let mut params = json!({
