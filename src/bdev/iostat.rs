@@ -48,6 +48,21 @@ impl IoStat {
         }
     }
 
+    /// What was counted since these were `before`; none where they never were.
+    pub fn since(&self, before: &IoStat) -> Option<IoStat> {
+        Some(IoStat {
+            num_read_ops: self.num_read_ops.checked_sub(before.num_read_ops)?,
+            bytes_read: self.bytes_read.checked_sub(before.bytes_read)?,
+            num_write_ops: self.num_write_ops.checked_sub(before.num_write_ops)?,
+            bytes_written: self.bytes_written.checked_sub(before.bytes_written)?,
+            num_unmap_ops: self.num_unmap_ops.checked_sub(before.num_unmap_ops)?,
+            bytes_unmapped: self.bytes_unmapped.checked_sub(before.bytes_unmapped)?,
+            num_flush_ops: self.num_flush_ops.checked_sub(before.num_flush_ops)?,
+            num_compare_ops: self.num_compare_ops.checked_sub(before.num_compare_ops)?,
+            num_errors: self.num_errors.checked_sub(before.num_errors)?,
+        })
+    }
+
     /// Adds another channel's counts to these.
     pub fn add(&mut self, other: &IoStat) {
         self.num_read_ops += other.num_read_ops;
@@ -101,7 +116,10 @@ mod tests {
             num_errors: 2,
         };
         assert_eq!(stat, expected);
+        assert_eq!(stat.since(&stat), Some(IoStat::default()));
+        assert_eq!(IoStat::default().since(&stat), None);
         stat.add(&expected);
+        assert_eq!(stat.since(&expected), Some(expected));
         assert_eq!((stat.num_write_ops, stat.bytes_written), (4, 220));
         assert_eq!((stat.num_errors, stat.num_compare_ops), (4, 6));
     }

@@ -1,6 +1,5 @@
 //! Everything there is, in one place, owned by one thread.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use super::array::{ArrayOptions, Tuning};
 use super::arrays::{Arrays, Place};
 use super::assembly;
 use super::changes::{Addition, Change, What};
+use super::counts::Resets;
 use super::creation::NewMetadata;
 use super::devices::{Devices, Kind};
 use super::locals::Locals;
@@ -17,11 +17,11 @@ use super::log::LogSwitch;
 use super::newcomer;
 use super::remotes::Remotes;
 use super::start::Machine;
-use crate::bdev::{Bdev, Claim, IoStat, RegistryError};
+use crate::bdev::{Bdev, Claim, RegistryError};
 use crate::memory::Arena;
 use crate::nvmf::Target;
 use crate::raid::Volume;
-use crate::reactor::{ReactorId, Reactors};
+use crate::reactor::Reactors;
 
 /// How far the start has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,19 +53,10 @@ pub struct System {
     pub log: LogSwitch,
     /// Whether new devices are looked at for what they hold of arrays.
     pub auto_examine: bool,
+    /// From when on things are counted.
+    pub(super) resets: Resets,
     started: Instant,
     phase: Phase,
-}
-
-/// What went through a device on one reactor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceCounts {
-    /// The device.
-    pub device: String,
-    /// The reactor.
-    pub reactor: ReactorId,
-    /// The counts.
-    pub stat: IoStat,
 }
 
 /// What became of a device or volume that was to be deleted.
@@ -90,6 +81,7 @@ impl System {
             arena,
             log,
             auto_examine: true,
+            resets: Resets::default(),
             started: Instant::now(),
             phase: Phase::Startup,
         }
@@ -150,27 +142,6 @@ impl System {
             }
         }
         clean && synced
-    }
-
-    /// What went through each device on each reactor since the start.
-    pub fn iostat(&mut self) -> Vec<DeviceCounts> {
-        let reactors = self.reactors.as_ref().map(Reactors::ids);
-        let ids: BTreeMap<String, ReactorId> = reactors
-            .into_iter()
-            .flatten()
-            .map(|id| (id.to_string(), id))
-            .collect();
-        let groups = self.target.stats();
-        let counts = groups.into_iter().filter_map(|group| {
-            let reactor = *ids.get(&group.name)?;
-            let devices = group.devices.into_iter();
-            Some(devices.map(move |(device, stat)| DeviceCounts {
-                device,
-                reactor,
-                stat,
-            }))
-        });
-        counts.flatten().collect()
     }
 
     /// Adds a device, and starts the volume that waited for it.

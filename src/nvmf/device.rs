@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::latency::{Histogram, Kind, Latencies};
 use super::message::Ticket;
 use super::view::DeviceId;
 use crate::bdev::{Bdev, Channel, Completion, IoStat, OpenError, Request};
@@ -12,10 +13,13 @@ use crate::bdev::{Bdev, Channel, Completion, IoStat, OpenError, Request};
 pub struct Devices {
     table: Vec<Option<Device>>,
     done: Vec<Completion>,
+    /// As late as is known without asking the clock for every request.
+    now: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Device {
+    name: String,
     channel: Box<dyn Channel>,
     /// Requests that the channel had no room for, oldest first. Bounded by the commands of all
     /// queues.
@@ -24,6 +28,8 @@ struct Device {
     rung: bool,
     /// Commands that have been admitted for this device and not yet submitted anything.
     expected: usize,
+    /// How long commands are with it.
+    latencies: Latencies,
     /// To be closed when nothing is expected or in flight, and then confirmed.
     closing: Option<Ticket>,
 }
@@ -60,10 +66,12 @@ impl Devices {
         }
         assert!(self.table[at].is_none(), "a place is given out once");
         self.table[at] = Some(Device {
+            name: bdev.info().name.clone(),
             channel,
             backlog: VecDeque::new(),
             rung: false,
             expected: 0,
+            latencies: Latencies::default(),
             closing: None,
         });
         Ok(())
@@ -107,6 +115,44 @@ impl Devices {
         self.must(id).expected -= 1;
     }
 
+    /// A turn begins.
+    pub fn begin_turn(&mut self, now: Instant) {
+        self.now = Some(now);
+    }
+
+    /// When a command that submits its first request now has begun to be with its device.
+    pub fn now(&self) -> Option<Instant> {
+        self.now
+    }
+
+    /// A command that has been with a device since then is done.
+    pub fn measure(&mut self, id: DeviceId, kind: Kind, since: Option<Instant>) {
+        if let Some((now, since)) = self.now.zip(since) {
+            let time = now.saturating_duration_since(since);
+            self.must(id).latencies.record(kind, time);
+        }
+    }
+
+    /// Has the spread of a device's latencies counted from now on, or no longer.
+    pub fn set_histogram(&mut self, id: DeviceId, histogram: Option<Box<Histogram>>) {
+        if let Some(device) = self.get(id) {
+            device.latencies.histogram = histogram;
+        }
+    }
+
+    /// Forgets the longest and shortest latencies of a device, and with `all` the others.
+    pub fn reset_latencies(&mut self, id: DeviceId, all: bool) {
+        if let Some(device) = self.get(id) {
+            device.latencies.reset(all);
+        }
+    }
+
+    /// How long commands are with each device.
+    pub fn latencies(&self) -> impl Iterator<Item = (&str, &Latencies)> {
+        let devices = self.table.iter().flatten();
+        devices.map(|d| (d.name.as_str(), &d.latencies))
+    }
+
     /// Hands in a request; it waits here while the channel is full.
     pub fn submit(&mut self, id: DeviceId, request: Request) {
         let device = self.must(id);
@@ -134,7 +180,11 @@ impl Devices {
             }
             busy |= device.channel.poll(now, &mut done);
         }
-        busy |= !done.is_empty();
+        if !done.is_empty() {
+            busy = true;
+            // Once for all of them.
+            self.now = Some(Instant::now());
+        }
         for completion in done.drain(..) {
             take(self, completion);
         }

@@ -2,11 +2,13 @@
 //! the payload, this decides what is done with it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use super::command::{self, Action, Carriage, Limits, Work};
 use super::device::Devices;
+use super::latency::Kind;
 use super::status;
 use super::tcp::SlotId;
 use super::view::{DeviceId, NamespaceView, SubsystemView};
@@ -93,6 +95,8 @@ struct Job {
     data: SegmentsMut,
     /// The block of half of a fused pair.
     half: Vec<u8>,
+    /// When the first of its requests went to the device.
+    since: Option<Instant>,
     /// Requests with the device.
     in_flight: u16,
     /// Next request's number.
@@ -268,6 +272,7 @@ impl IoQueue {
             mate,
             data: SegmentsMut::new(),
             half: Vec::new(),
+            since: None,
             in_flight: 0,
             next_part: 0,
             failure: None,
@@ -433,6 +438,15 @@ impl IoQueue {
         let job = self.must(slot);
         if job.in_flight > 0 {
             return;
+        }
+        let kind = match job.work.action {
+            Action::Read => Some(Kind::Read),
+            Action::Write { .. } => Some(Kind::Write),
+            Action::Zero { .. } | Action::Deallocate => Some(Kind::Unmap),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            devices.measure(job.namespace.device, kind, job.since);
         }
         let failure = job.failure;
         let status = failure.map_or(Status::SUCCESS, status::of_device);
@@ -617,6 +631,7 @@ impl IoQueue {
     ) {
         let origin = self.origin;
         let job = self.must(slot);
+        job.since = job.since.or(devices.now());
         let part = job.next_part;
         job.next_part = part.wrapping_add(1).max(1);
         job.in_flight += 1;

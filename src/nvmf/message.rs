@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::latency::Histogram;
 use super::stats::GroupStats;
 use super::transport::TransportOptions;
 use super::view::{DeviceId, DiscoveryView, SubsystemView};
@@ -73,6 +74,20 @@ pub enum GroupCommand {
     Subsystem(Arc<SubsystemView>),
     /// The discovery log has changed.
     Discovery(Arc<DiscoveryView>),
+    /// Count how the latencies of a device are spread, from now on or no longer.
+    Histogram {
+        /// Its place.
+        device: DeviceId,
+        /// An empty one.
+        histogram: Option<Box<Histogram>>,
+    },
+    /// Forget the longest and shortest latencies of a device.
+    ResetLatencies {
+        /// Its place.
+        device: DeviceId,
+        /// All others, too.
+        all: bool,
+    },
     /// Tell the counts, with [`GroupEvent::Stats`].
     Stats(Ticket),
     /// Take no new commands; close every connection when its commands have ended, and at

@@ -109,6 +109,7 @@ pub struct PollGroup {
 impl Poller for PollGroup {
     fn poll(&mut self, turn: &Turn<'_>) -> Progress {
         self.site.now = turn.now;
+        self.site.devices.begin_turn(turn.now);
         if self.finished {
             return self.finish();
         }
@@ -202,7 +203,16 @@ impl PollGroup {
                     self.site.devices.iostat(&mut |name, stat| {
                         stats.devices.push((name.to_owned(), *stat));
                     });
+                    let latencies = self.site.devices.latencies();
+                    let latencies = latencies.map(|(name, l)| (name.to_owned(), l.clone()));
+                    stats.latencies = latencies.collect();
                     self.tell(GroupEvent::Stats { ticket, stats });
+                }
+                GroupCommand::Histogram { device, histogram } => {
+                    self.site.devices.set_histogram(device, histogram);
+                }
+                GroupCommand::ResetLatencies { device, all } => {
+                    self.site.devices.reset_latencies(device, all);
                 }
                 GroupCommand::Stop { deadline } => self.stop = Some(deadline),
                 GroupCommand::Finish => self.finished = true,

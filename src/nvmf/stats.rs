@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use uuid::Uuid;
 
+use super::latency::Latencies;
 use crate::bdev::IoStat;
 
 /// A controller as `nvmf_subsystem_get_controllers` shows it.
@@ -83,4 +84,6 @@ pub struct GroupStats {
     pub connection_faults: u64,
     /// What went through each device since it was opened, by name; also those below others.
     pub devices: Vec<(String, IoStat)>,
+    /// How long hosts' commands were with each device that is exported, by name.
+    pub latencies: Vec<(String, Latencies)>,
 }

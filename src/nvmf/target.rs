@@ -10,6 +10,7 @@ use super::address::ListenAddress;
 use super::association::{Associations, Candidate, ConnectionEntry, Terms, Verdict};
 use super::error::TargetError;
 use super::groups::{ADMIN_WEIGHT, Groups, IO_WEIGHT};
+use super::latency::Histogram;
 use super::listener::Listeners;
 use super::message::{
     AdminGrant, ConnectAnswer, ConnectRequest, ConnectionId, GroupCommand, GroupEvent, IoGrant,
@@ -634,6 +635,36 @@ impl Target {
         let mut stats = self.groups.finish(ticket).stats;
         stats.sort_by(|a, b| a.name.cmp(&b.name));
         stats
+    }
+
+    /// Has the spread of a device's latencies counted from now on, or no longer.
+    ///
+    /// # Errors
+    /// [`TargetError::Invalid`] for a device that is not exported.
+    pub fn set_histogram(
+        &mut self,
+        device: &str,
+        histogram: Option<&Histogram>,
+    ) -> Result<(), TargetError> {
+        let &(place, _) = self.devices.open.get(device).ok_or_else(|| {
+            TargetError::Invalid(format!(
+                "bdev {device} is not exported, so that it has no latencies; nvmf_subsystem_add_ns exports it"
+            ))
+        })?;
+        self.groups.broadcast(|| GroupCommand::Histogram {
+            device: place,
+            histogram: histogram.cloned().map(Box::new),
+        });
+        Ok(())
+    }
+
+    /// Forgets the longest and shortest latencies of a device, and with `all` the others. Does
+    /// nothing for one that is not exported.
+    pub fn reset_latencies(&mut self, device: &str, all: bool) {
+        if let Some(&(device, _)) = self.devices.open.get(device) {
+            self.groups
+                .broadcast(|| GroupCommand::ResetLatencies { device, all });
+        }
     }
 
     /// Accepts connections and handles what poll groups have sent. To be called whenever

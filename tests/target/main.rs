@@ -9,6 +9,7 @@ mod arrays;
 mod batching;
 mod config;
 mod connects;
+mod counts;
 mod host;
 mod kept;
 mod load;

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::raid::{self, Settling};
 use super::{Answer, Method, Params, Pending, When};
 use crate::bdev::{Bdev, Claim, IoStat};
-use crate::control::{Kind, System, TICK_RATE};
+use crate::control::{Kind, Reset, System, TICK_RATE};
+use crate::nvmf::{Latencies, Latency, LatencyKind};
 use crate::rpc::{Outcome, RpcError};
 
 /// This family's methods.
@@ -28,6 +29,14 @@ pub const METHODS: &[Method] = &[
         params: &["names?", "name?", "per_channel?", "reset_mode?"],
         help: "Tells what went through all devices, or some, or one by reactor",
         run: bdev_get_iostat,
+    },
+    Method {
+        name: "bdev_reset_iostat",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["name?", "mode?"],
+        help: "Forgets what went through all devices, or one: all, maxmin, error or none of it",
+        run: bdev_reset_iostat,
     },
     Method {
         name: "bdev_set_options",
@@ -212,6 +221,18 @@ enum ResetMode {
     Error,
 }
 
+impl ResetMode {
+    /// Forgets what this says of these devices.
+    fn reset(self, system: &mut System, names: &[String]) {
+        match self {
+            Self::None => {}
+            Self::All => system.reset_counts(names, Reset::All),
+            Self::Maxmin => system.reset_counts(names, Reset::Extremes),
+            Self::Error => system.reset_counts(names, Reset::Errors),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GetIostat {
@@ -224,11 +245,6 @@ struct GetIostat {
 
 fn bdev_get_iostat(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: GetIostat = params.read()?;
-    if p.reset_mode.is_some_and(|mode| mode != ResetMode::None) {
-        return Err(RpcError::invalid_params(
-            "reset_mode: the counts go on from the start of the process; leave it out, and take differences",
-        ));
-    }
     let names = match (p.names, p.name) {
         (Some(_), Some(_)) => {
             return Err(RpcError::invalid_params("name: give either name or names"));
@@ -264,7 +280,7 @@ fn bdev_get_iostat(system: &mut System, params: Params) -> Result<Answer, RpcErr
         let channels = counts.iter().filter(|c| c.device == *name).map(|c| {
             let mut object = Map::new();
             object.insert("thread_id".into(), (c.reactor.index() + 1).into());
-            object.extend(stat(&c.stat));
+            object.extend(stat(&c.stat, &c.latencies));
             Value::Object(object)
         });
         answer.insert("name".into(), name.clone().into());
@@ -273,11 +289,14 @@ fn bdev_get_iostat(system: &mut System, params: Params) -> Result<Answer, RpcErr
         let shown = bdevs.iter().map(|bdev| {
             let name = &bdev.info().name;
             let mut sum = IoStat::default();
-            let own = counts.iter().filter(|c| c.device == *name);
-            own.for_each(|c| sum.add(&c.stat));
+            let mut latencies = Latencies::default();
+            for own in counts.iter().filter(|c| c.device == *name) {
+                sum.add(&own.stat);
+                latencies.add(&own.latencies);
+            }
             let mut object = Map::new();
             object.insert("name".into(), name.clone().into());
-            object.extend(stat(&sum));
+            object.extend(stat(&sum, &latencies));
             let statistics = bdev.statistics();
             if !statistics.is_null() {
                 object.insert("driver_specific".into(), statistics);
@@ -286,11 +305,36 @@ fn bdev_get_iostat(system: &mut System, params: Params) -> Result<Answer, RpcErr
         });
         answer.insert("bdevs".into(), shown.collect());
     }
+    let shown = bdevs.iter().map(|bdev| bdev.info().name.clone());
+    let shown: Vec<String> = shown.collect();
+    p.reset_mode
+        .unwrap_or(ResetMode::None)
+        .reset(system, &shown);
     Ok(Value::Object(answer).into())
 }
 
-/// Counts as SPDK shows them. Times are not measured per device.
-fn stat(stat: &IoStat) -> Map<String, Value> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResetIostat {
+    name: Option<String>,
+    mode: Option<ResetMode>,
+}
+
+fn bdev_reset_iostat(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: ResetIostat = params.read()?;
+    let names = match p.name {
+        Some(name) => vec![system.devices.find(&name)?.info().name.clone()],
+        None => {
+            let all = system.devices.registry.iter();
+            all.map(|(bdev, _)| bdev.info().name.clone()).collect()
+        }
+    };
+    p.mode.unwrap_or(ResetMode::All).reset(system, &names);
+    Ok(true.into())
+}
+
+/// Counts as SPDK shows them. Times are those of hosts' commands: members have none.
+fn stat(stat: &IoStat, latencies: &Latencies) -> Map<String, Value> {
     let mut object = Map::new();
     let mut put = |key: &str, value: u64| {
         object.insert(key.to_owned(), value.into());
@@ -303,10 +347,15 @@ fn stat(stat: &IoStat) -> Map<String, Value> {
     put("num_unmap_ops", stat.num_unmap_ops);
     put("bytes_copied", 0);
     put("num_copy_ops", 0);
-    for kind in ["read", "write", "unmap", "copy"] {
-        for key in ["", "max_", "min_"] {
-            put(&format!("{key}{kind}_latency_ticks"), 0);
-        }
+    let times = LatencyKind::ALL.map(|kind| (kind.name(), *latencies.of(kind)));
+    for (kind, times) in times.into_iter().chain([("copy", Latency::default())]) {
+        let least = match times.least {
+            u64::MAX => 0,
+            ns => ns,
+        };
+        put(&format!("{kind}_latency_ticks"), times.sum);
+        put(&format!("max_{kind}_latency_ticks"), times.most);
+        put(&format!("min_{kind}_latency_ticks"), least);
     }
     let errors = match stat.num_errors {
         0 => json!({}),
@@ -512,7 +561,7 @@ mod tests {
             (json!({"names": ["absent"]}), -19),
             (json!({"per_channel": true, "names": ["n0", "n0"]}), -22),
             (json!({"names": [], "name": "n0"}), -32602),
-            (json!({"reset_mode": "all"}), -32602),
+            (json!({"reset_mode": "some"}), -32602),
         ] {
             let error = call_now(system, "bdev_get_iostat", params).unwrap_err();
             assert_eq!(error.code, code, "{}", error.message);

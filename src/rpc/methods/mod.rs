@@ -6,6 +6,7 @@ mod bdev;
 mod changing;
 mod config;
 mod core;
+mod histogram;
 mod listen;
 mod members;
 mod notify;
@@ -95,6 +96,7 @@ pub fn all() -> impl Iterator<Item = &'static Method> {
         notify::METHODS,
         config::METHODS,
         bdev::METHODS,
+        histogram::METHODS,
         members::METHODS,
         nvme::METHODS,
         raid::METHODS,
