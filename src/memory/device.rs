@@ -132,6 +132,18 @@ impl DeviceMemory {
         self.word(index).store(value.to_le(), Ordering::Relaxed);
     }
 
+    /// Stores words in a row, from `first` on. Panics if there are not as many.
+    pub fn store_all<const N: usize>(&self, first: usize, values: &[u64; N]) {
+        assert!(
+            N <= self.len && first <= self.len - N,
+            "words {first} to {}",
+            first + N
+        );
+        for (index, value) in values.iter().enumerate() {
+            self.store(first + index, *value);
+        }
+    }
+
     /// Zeroes all words.
     pub fn clear(&self) {
         for index in 0..self.len {
@@ -211,6 +223,8 @@ mod tests {
         assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8]);
         file.write_all_at(&[9, 0, 0, 0, 0, 0, 0, 0x80], 16).unwrap();
         assert_eq!(memory.load_first(2), 0x8000_0000_0000_0009);
+        memory.store_all(510, &[5, 6]);
+        assert_eq!((memory.load(510), memory.load(511)), (5, 6));
         memory.copy_from(b"twelve bytes");
         let mut bytes = [0xff; 13];
         memory.copy_to(&mut bytes);

@@ -7,7 +7,8 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U64;
 
 use super::bar::{Bar, Doorbells};
 use super::shadow::Shadow;
@@ -100,6 +101,8 @@ pub(super) struct QueuePair {
     taken: u16,
     /// Where the next completion comes.
     head: u16,
+    /// The head that the device was told last: from there to `head` are places that it does not know to be free.
+    freed: u16,
     /// The phase tag of new completions.
     phase: bool,
     commands: Box<[Entry]>,
@@ -134,6 +137,7 @@ impl QueuePair {
             told: 0,
             taken: 0,
             head: 0,
+            freed: 0,
             phase: true,
             // A ring of n entries holds n - 1: full and empty must differ.
             commands: vec![Entry::default(); usize::from(entries) - 1].into(),
@@ -184,7 +188,8 @@ impl QueuePair {
         if let Some(shadow) = &self.shadow {
             shadow.reset();
         }
-        (self.tail, self.told, self.taken, self.head) = (0, 0, 0, 0);
+        (self.tail, self.told, self.taken) = (0, 0, 0);
+        (self.head, self.freed) = (0, 0);
         self.phase = true;
         self.fault = None;
         self.free.clear();
@@ -202,7 +207,7 @@ impl QueuePair {
 
     /// Whether a command can be pushed.
     pub(super) fn has_room(&self) -> bool {
-        !self.free.is_empty() && (self.tail + 1) % self.entries != self.taken
+        !self.free.is_empty() && self.after(self.tail) != self.taken
     }
 
     /// The index that the next pushed command will have. Panics when there is no room.
@@ -217,12 +222,10 @@ impl QueuePair {
         let index = self.free.pop().expect("room for a command");
         self.commands[usize::from(index)].in_flight = true;
         let command = command.with_cid(self.cid(index));
+        let words: [U64; COMMAND_WORDS] = zerocopy::transmute!(command);
         let first = usize::from(self.tail) * COMMAND_WORDS;
-        let (words, _) = command.as_bytes().as_chunks::<8>();
-        for (at, word) in words.iter().enumerate() {
-            self.submission.store(first + at, u64::from_le_bytes(*word));
-        }
-        self.tail = (self.tail + 1) % self.entries;
+        self.submission.store_all(first, &words.map(U64::get));
+        self.tail = self.after(self.tail);
         index
     }
 
@@ -237,6 +240,10 @@ impl QueuePair {
         if self.told == self.tail {
             return;
         }
+        // Each command in flight has its place in the completion ring, one of which stays empty.
+        if self.in_flight() + usize::from(self.unsaid()) >= usize::from(self.entries) {
+            self.free_places(bar);
+        }
         // The entries are in memory before the device hears of them.
         fence(Ordering::SeqCst);
         let must_ring = match &self.shadow {
@@ -249,8 +256,8 @@ impl QueuePair {
         self.told = self.tail;
     }
 
-    /// Takes up to [`BATCH`] completions, and tells the device once that their places are free.
-    /// Appends them to `done`.
+    /// Takes up to [`BATCH`] completions, and appends them to `done`. That their places are free the
+    /// device is told when half of the ring is, or sooner where [`QueuePair::ring`] needs them.
     ///
     /// # Errors
     /// [`QueueFault`]: then this queue takes nothing more until it is reset. What came before the
@@ -259,7 +266,6 @@ impl QueuePair {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let before = self.head;
         let mut outcome = Ok(());
         for _ in 0..BATCH {
             let Some(completion) = self.peek() else {
@@ -273,18 +279,30 @@ impl QueuePair {
                     break;
                 }
             }
-            self.head = (self.head + 1) % self.entries;
+            self.head = self.after(self.head);
             self.phase ^= self.head == 0;
         }
+        if self.unsaid() >= self.entries / 2 {
+            self.free_places(bar);
+        }
+        outcome
+    }
+
+    /// Places of completions that were taken, and that the device does not know to be free.
+    fn unsaid(&self) -> u16 {
+        self.distance(self.freed, self.head)
+    }
+
+    /// Tells the device how far completions were taken.
+    fn free_places(&mut self, bar: &dyn Bar) {
         let must_ring = match &self.shadow {
-            _ if self.head == before => false,
-            Some(shadow) => shadow.head(before, self.head),
+            Some(shadow) => shadow.head(self.freed, self.head),
             None => true,
         };
         if must_ring {
             bar.write32(self.doorbells.head, u32::from(self.head));
         }
-        outcome
+        self.freed = self.head;
     }
 
     /// The next completion, if it is there.
@@ -340,9 +358,20 @@ impl QueuePair {
         })
     }
 
+    /// The place behind another, round the ring.
+    fn after(&self, place: u16) -> u16 {
+        match place + 1 {
+            next if next == self.entries => 0,
+            next => next,
+        }
+    }
+
     /// Steps from one place to another, round the ring.
     fn distance(&self, from: u16, to: u16) -> u16 {
-        (to + self.entries - from) % self.entries
+        match to.checked_sub(from) {
+            Some(steps) => steps,
+            None => to + self.entries - from,
+        }
     }
 }
 

@@ -95,6 +95,8 @@ struct Ring {
     entries: u16,
     /// Next entry: to be taken, or to be posted.
     at: u16,
+    /// Of a completion queue: the next entry that the host reads, as far as it has said.
+    head: u16,
     phase: bool,
     /// The completion queue of a submission queue.
     completion: u16,
@@ -226,6 +228,10 @@ impl Scripted {
         completion.status_field =
             (completion.status_field.get() & !1 | u16::from(ring.phase)).into();
         ring.at = (ring.at + 1) % ring.entries;
+        assert_ne!(
+            ring.at, ring.head,
+            "queue {queue}: no place for a completion"
+        );
         ring.phase ^= ring.at == 0;
         // The half with the phase tag last.
         let bytes = completion.as_bytes();
@@ -500,6 +506,7 @@ impl Ring {
             base,
             entries,
             at: 0,
+            head: 0,
             phase: true,
             completion,
         }
@@ -542,7 +549,13 @@ impl Bar for Scripted {
             0x1000.. => {
                 state.doorbells.push((offset, value));
                 let (queue, is_head) = (((offset - 0x1000) / 8) as u16, !offset.is_multiple_of(8));
-                if !is_head && !state.stuck {
+                if is_head {
+                    // Of a queue that was there until now, maybe.
+                    if let Some(ring) = state.completion.get_mut(&queue) {
+                        assert!(value < u32::from(ring.entries), "a head inside the ring");
+                        ring.head = value as u16;
+                    }
+                } else if !state.stuck {
                     self.take(&mut state, queue, value as u16);
                 }
             }

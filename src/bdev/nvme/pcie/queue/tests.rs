@@ -44,7 +44,7 @@ fn reap(queue: &mut QueuePair, device: &Scripted) -> Result<Vec<u16>, QueueFault
 }
 
 #[test]
-fn one_doorbell_for_all_commands_and_one_for_all_completions() {
+fn one_doorbell_for_all_commands_and_one_for_half_a_ring_of_completions() {
     let (device, mut queue) = pair(8);
     queue.ring(&*device);
     for _ in 0..3 {
@@ -63,7 +63,36 @@ fn one_doorbell_for_all_commands_and_one_for_all_completions() {
     }
     assert_eq!(reap(&mut queue, &device).unwrap().len(), 3);
     assert!(reap(&mut queue, &device).unwrap().is_empty());
-    assert_eq!(device.state().doorbells, [(0x1008, 3), (0x100c, 3)]);
+    assert_eq!(device.state().doorbells, [(0x1008, 3)]);
+    queue.push(flush());
+    queue.ring(&*device);
+    device.release(0);
+    assert_eq!(reap(&mut queue, &device).unwrap().len(), 1);
+    assert_eq!(device.state().doorbells[1..], [(0x1008, 4), (0x100c, 4)]);
+}
+
+#[test]
+fn completions_have_their_places_before_commands_are_sent() {
+    let (device, mut queue) = pair(8);
+    for _ in 0..3 {
+        queue.push(flush());
+    }
+    queue.ring(&*device);
+    for _ in 0..3 {
+        device.release(0);
+    }
+    reap(&mut queue, &device).unwrap();
+    // Three places that the device does not know to be free, and seven commands: of eight places one stays empty.
+    for _ in 0..7 {
+        queue.push(flush());
+    }
+    device.state().doorbells.clear();
+    queue.ring(&*device);
+    assert_eq!(device.state().doorbells, [(0x100c, 3), (0x1008, 2)]);
+    for _ in 0..7 {
+        device.release(0);
+    }
+    assert_eq!(reap(&mut queue, &device).unwrap().len(), 7);
 }
 
 #[test]
