@@ -1,4 +1,5 @@
-//! Scatter gather list descriptors (Base, "Scatter Gather List (SGL)"), as NVMe/TCP uses them: one descriptor a command.
+//! Scatter gather list descriptors (Base, "Scatter Gather List (SGL)"): one in each command, which over NVMe/TCP is all there
+//! is, and may name a list of more in memory.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -50,6 +51,8 @@ codes! {
 pub const DATA_BLOCK_ADDRESS: u8 = 0x00;
 /// Identifier of a data block inside the capsule: type 0h, subtype 1h (offset).
 pub const DATA_BLOCK_OFFSET: u8 = 0x01;
+/// Identifier of the one segment of a list, at a memory address: type 3h, subtype 0h.
+pub const LAST_SEGMENT_ADDRESS: u8 = 0x30;
 /// Identifier of data that the transport moves by itself: type 5h, subtype Ah.
 pub const TRANSPORT_DATA_BLOCK: u8 = 0x5a;
 
@@ -101,6 +104,17 @@ impl SglDescriptor {
             address: address.into(),
             length: len.into(),
             identifier: DATA_BLOCK_ADDRESS,
+            ..Self::default()
+        }
+    }
+
+    /// A list of `len` bytes of data block descriptors at `address`, for memory-based transports.
+    #[must_use]
+    pub fn last_segment(address: u64, len: u32) -> Self {
+        Self {
+            address: address.into(),
+            length: len.into(),
+            identifier: LAST_SEGMENT_ADDRESS,
             ..Self::default()
         }
     }
@@ -165,6 +179,11 @@ mod tests {
             0, 0, 0, 0, 0, 0, 0, 0, 0x04, 0x03, 0x02, 0x01, 0, 0, 0, 0x5a,
         ];
         assert_eq!(SglDescriptor::transport(0x0102_0304).as_bytes(), bytes);
+        let bytes = [0, 0x20, 0, 0, 1, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0x30];
+        assert_eq!(
+            SglDescriptor::last_segment(0x1_0000_2000, 64).as_bytes(),
+            bytes
+        );
     }
 
     #[test]

@@ -114,6 +114,8 @@ impl Machine {
             command.args([kind, &socket]);
         }
         command.args(["-qtest-log", "/dev/null"]);
+        command.args(["-trace", "pci_nvme_map_sgl", "-D"]);
+        command.arg(path("log"));
         let child = command
             .stdin(Stdio::null())
             .spawn()
@@ -143,6 +145,12 @@ impl Machine {
 
     pub fn attach(&self, index: u8, options: Options) -> Controller {
         Controller::attach(self.access(index), options).unwrap()
+    }
+
+    /// How often a controller was told of memory by an SGL.
+    pub fn sgls(&self) -> usize {
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap();
+        log.matches("pci_nvme_map_sgl").count()
     }
 
     /// A controller's image, as it is outside.

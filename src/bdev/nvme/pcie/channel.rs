@@ -12,7 +12,8 @@ use super::gate::Phase;
 use super::keeper::Ask;
 use super::lane::{BOUNCE, Lane};
 use super::namespace::Offer;
-use super::prp;
+use super::pointer::Pointer;
+use super::prp::PAGE;
 use super::queue::{BATCH, Reaped};
 use super::status::{Outcome, failure, outcome};
 use super::transfer::{Flight, Piece, Transfer};
@@ -322,29 +323,34 @@ fn next_command(
     let limit = most.min(until_boundary) as usize * block;
     let skip = piece.at as usize * block;
     let list = lane.list(lane.queue.next_index());
-    let (prps, bounce) = match op {
+    let (pointer, bounce) = match op {
         Op::WriteZeroes { .. } => {
             // A page of zeros, again and again.
-            let zeros = std::iter::repeat_n(
-                (inner.zeros, prp::PAGE as usize),
-                limit.div_ceil(prp::PAGE as usize),
-            );
-            (prp::build(zeros, limit, block, list)?, None)
+            let page = (inner.zeros, PAGE as usize);
+            let zeros = || std::iter::repeat_n(page, limit.div_ceil(PAGE as usize));
+            (Pointer::build(zeros, limit, block, list, None)?, None)
         }
-        _ => match prp::build(transfer.chunks(&inner.windows, skip), limit, block, list) {
-            Some(prps) => (prps, None),
+        _ => match Pointer::build(
+            || transfer.chunks(&inner.windows, skip),
+            limit,
+            block,
+            list,
+            inner.sgls,
+        ) {
+            Some(pointer) => (pointer, None),
             None => {
                 let mut bounce = lane.bounces.take()?;
                 bounce.truncate(limit.min(BOUNCE.0));
                 transfer.take(skip, &mut bounce);
                 let start = bounce.as_mut_ptr();
                 let address = inner.windows.address(start, bounce.len())?;
-                let chunk = std::iter::once((address, bounce.len()));
-                (prp::build(chunk, bounce.len(), block, list)?, Some(bounce))
+                let chunk = || std::iter::once((address, bounce.len()));
+                let pointer = Pointer::build(chunk, bounce.len(), block, list, inner.sgls)?;
+                (pointer, Some(bounce))
             }
         },
     };
-    let blocks = (prps.len / block) as u32;
+    let blocks = (pointer.len() / block) as u32;
     let range = range(blocks);
     let command = match op {
         Op::Read => IoCommand::Read { range, fua: false },
@@ -354,8 +360,7 @@ fn next_command(
             fua: op.is_fua(),
         },
     };
-    let command = command.to_command(nsid).with_prps(prps.first, prps.second);
-    Some((command, blocks, bounce))
+    Some((pointer.of(command.to_command(nsid)), blocks, bounce))
 }
 
 impl Channel for PcieChannel {

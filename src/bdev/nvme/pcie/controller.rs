@@ -15,6 +15,7 @@ use super::keeper::{Ask, Common, Keeper};
 use super::lane::Lane;
 use super::namespace::Namespace;
 use super::queue::MAX_ENTRIES;
+use super::sgl::Rules;
 use super::shadow::{self, ShadowPages};
 use super::shape::{self, Abilities, Identity, Shape};
 use crate::lock;
@@ -57,6 +58,9 @@ pub struct Options {
     /// Whether doorbells are moved to memory where the controller can: better with controllers that
     /// are software.
     pub shadow_doorbells: bool,
+    /// Whether SGLs are used where the controller takes them: memory that PRPs can't tell goes without copies and in fewer
+    /// commands.
+    pub sgls: bool,
     /// How often a command is sent again, after errors that may pass and after resets.
     pub retries: u8,
 }
@@ -71,6 +75,7 @@ impl Options {
             entries: 256,
             timeout: Duration::from_secs(10),
             shadow_doorbells: true,
+            sgls: true,
             retries: 2,
         }
     }
@@ -119,6 +124,8 @@ pub(super) struct Inner {
     pub(super) abilities: Abilities,
     pub(super) bar: Arc<dyn Bar>,
     pub(super) windows: Windows,
+    /// How SGLs are used, if they are.
+    pub(super) sgls: Option<Rules>,
     /// The device's address of a page of zeros.
     pub(super) zeros: u64,
     /// I/O queue pairs.
@@ -270,6 +277,7 @@ impl Controller {
             address,
             zeros: zeros.address(&windows, 0).ok_or(Fault::Unmapped)?,
             _zeros: zeros,
+            sgls: abilities.sgls.filter(|_| options.sgls),
             options,
             abilities,
             bar,

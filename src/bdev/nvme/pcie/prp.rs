@@ -36,6 +36,19 @@ pub(super) struct Prps {
     pub(super) len: usize,
 }
 
+/// Says a transfer of one piece that is within two pages, as most are; `None` for any other.
+pub(super) fn one_piece(address: u64, len: usize) -> Option<Prps> {
+    let end = address % PAGE + len as u64;
+    (address.is_multiple_of(ALIGN) && end <= 2 * PAGE).then(|| Prps {
+        first: address,
+        second: match end > PAGE {
+            true => address - address % PAGE + PAGE,
+            false => 0,
+        },
+        len,
+    })
+}
+
 /// Says as much of a transfer as one command can, at most `limit` bytes and a multiple of `block`
 /// bytes. `chunks` are the device's addresses of its bytes, in order: address and length.
 ///
@@ -191,6 +204,18 @@ mod tests {
         let prps = build(&[(0x1200, 0xe00), (0x9000, 0x1000), (0x5000, 0x1000)]);
         assert_eq!((prps.first, prps.second), (0x1200, LIST_AT));
         assert_eq!((memory.load(0), memory.load(1)), (0x9000, 0x5000));
+    }
+
+    #[test]
+    fn one_piece_within_two_pages_is_said_as_any_other() {
+        let memory = memory();
+        for address in [0x1000, 0x1200, 0x1ffc, 0x1ffe, 0x1001] {
+            for len in [512, 3584, 4096, 4608, 8192, 8704] {
+                let whole = build([(address, len)].into_iter(), len, 512, list(&memory, 4));
+                let short = whole.filter(|_| address % PAGE + len as u64 <= 2 * PAGE);
+                assert_eq!(one_piece(address, len), short, "{address:#x}, {len}");
+            }
+        }
     }
 
     #[test]

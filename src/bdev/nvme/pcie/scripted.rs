@@ -22,7 +22,7 @@ use crate::nvme::identify::{
 };
 use crate::nvme::io::{BlockRange, IoCommand};
 use crate::nvme::property::Capabilities;
-use crate::nvme::{Command, Completion, Status};
+use crate::nvme::{Command, Completion, SglDescriptor, Status};
 
 /// Where the device sees the first byte of memory.
 const IOVA: u64 = 0x12_3400_0000;
@@ -76,6 +76,8 @@ pub(super) struct State {
     pub(super) namespace: IdentifyNamespace,
     pub(super) namespaces: NamespaceList,
     pub(super) descriptors: DescriptorList,
+    /// I/O commands whose memory was told by SGLs.
+    pub(super) by_sgl: usize,
     /// Opcodes of all I/O commands that were executed, in order.
     pub(super) executed: Vec<u8>,
     disk: Vec<u8>,
@@ -165,6 +167,7 @@ impl Scripted {
                 descriptors: DescriptorList::from_descriptors([NamespaceDescriptor::Nguid(
                     [7; 16],
                 )]),
+                by_sgl: 0,
                 executed: Vec::new(),
                 disk: vec![0xEE; blocks as usize * (1 << (shift & 0x1f))],
                 events: Vec::new(),
@@ -239,10 +242,50 @@ impl Scripted {
         self.store(state, address + 8, &bytes[8..]);
     }
 
-    /// The pages of `len` bytes: address and length of each.
+    /// Where the `len` bytes of a command are: address and length of each piece.
+    fn pieces(&self, state: &State, command: &Command, len: usize) -> Vec<(u64, usize)> {
+        match command.flags {
+            0 => self.pages(state, command, len),
+            0x40 => self.segment(state, command.data, len),
+            flags => panic!("flags {flags:#x}"),
+        }
+    }
+
+    /// What an SGL describes.
+    fn segment(&self, state: &State, sgl: SglDescriptor, len: usize) -> Vec<(u64, usize)> {
+        let (address, bytes) = (sgl.address.get(), sgl.length.get() as usize);
+        let pieces = match sgl.identifier {
+            0x00 => vec![(address, bytes)],
+            0x30 => {
+                assert_eq!((address % 8, bytes % 16), (0, 0), "whole descriptors");
+                let mut list = vec![0; bytes];
+                self.load(state, address, &mut list);
+                let blocks = list.chunks(16).map(|bytes| {
+                    let block = SglDescriptor::read_from_bytes(bytes).unwrap();
+                    assert_eq!(block.identifier, 0, "a data block");
+                    (block.address.get(), block.length.get() as usize)
+                });
+                blocks.collect()
+            }
+            other => panic!("descriptor {other:#x}"),
+        };
+        let align = [None, Some(1), Some(4), None][(state.controller.sgls.get() & 3) as usize];
+        let align = align.expect("a controller that takes SGLs");
+        for &(address, len) in &pieces {
+            assert!(
+                (address | len as u64).is_multiple_of(align),
+                "{address:#x}, {len}"
+            );
+        }
+        let recommended = (state.controller.sgls.get() >> 8 & 0xff) as usize;
+        assert!(recommended == 0 || pieces.len() <= recommended);
+        assert_eq!(pieces.iter().map(|piece| piece.1).sum::<usize>(), len);
+        pieces
+    }
+
+    /// What PRPs describe.
     fn pages(&self, state: &State, command: &Command, len: usize) -> Vec<(u64, usize)> {
         let (first, second) = command.prps();
-        assert_eq!(command.flags, 0, "PRPs");
         let mut pages = vec![(first, len.min(4096 - (first % 4096) as usize))];
         let mut left = len - pages[0].1;
         let mut entry = second;
@@ -266,7 +309,7 @@ impl Scripted {
 
     fn send(&self, state: &State, command: &Command, bytes: &[u8]) {
         let mut at = 0;
-        for (address, len) in self.pages(state, command, bytes.len()) {
+        for (address, len) in self.pieces(state, command, bytes.len()) {
             self.store(state, address, &bytes[at..at + len]);
             at += len;
         }
@@ -275,7 +318,7 @@ impl Scripted {
     fn receive(&self, state: &State, command: &Command, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         let mut at = 0;
-        for (address, len) in self.pages(state, command, len) {
+        for (address, len) in self.pieces(state, command, len) {
             self.load(state, address, &mut bytes[at..at + len]);
             at += len;
         }
@@ -320,6 +363,7 @@ impl Scripted {
 
     fn administer(&self, state: &mut State, command: &Command) -> Option<(Status, u32)> {
         let (dw10, dw11) = (command.cdw10.get(), command.cdw11.get());
+        assert_eq!(command.flags, 0, "admin commands have PRPs");
         let id = (dw10 & 0xffff) as u16;
         let entries = (dw10 >> 16) as u16;
         match command.opcode {
@@ -388,6 +432,7 @@ impl Scripted {
 
     fn execute(&self, state: &mut State, command: &Command) -> Status {
         state.executed.push(command.opcode);
+        state.by_sgl += usize::from(command.flags == 0x40);
         if !state.failures.is_empty() {
             return state.failures.remove(0);
         }

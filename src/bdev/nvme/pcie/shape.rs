@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::admin::Admin;
 use super::error::Fault;
+use super::sgl::Rules;
 use crate::nvme::NSID_MAX;
 use crate::nvme::ascii_text;
 use crate::nvme::identify::{
@@ -52,6 +53,8 @@ pub(super) struct Abilities {
     pub(super) write_cache: bool,
     pub(super) compare: bool,
     pub(super) write_zeroes: bool,
+    /// How it takes SGLs, if it does.
+    pub(super) sgls: Option<Rules>,
     /// Doorbells may be in memory.
     pub(super) shadow_doorbells: bool,
     /// Most commands in flight on a queue, where the controller says.
@@ -110,6 +113,7 @@ impl Abilities {
             write_cache: identify.vwc & IdentifyController::VWC_PRESENT != 0,
             compare: has(IdentifyController::ONCS_COMPARE),
             write_zeroes: has(IdentifyController::ONCS_WRITE_ZEROES),
+            sgls: Rules::of(identify.sgls.get()),
             shadow_doorbells: identify.oacs.get() & OACS_DOORBELL_BUFFER != 0,
             // Microseconds; more than a minute is no one's to wait for.
             shutdown: Some(Duration::from_micros(u64::from(identify.rtd3e.get())))

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::super::super::cursor::{Gather, Scatter};
 use super::super::super::{Completion, Data, Op, Request, Status};
-use crate::memory::{BufMut, Windows};
+use crate::memory::{Buf, BufMut, Windows};
 
 /// A request that was handed in and is not completed.
 #[derive(Debug)]
@@ -78,19 +78,16 @@ impl Transfer {
 
     /// The device's addresses of the buffers from byte `skip` on, as far as it can see them.
     pub(super) fn chunks<'a>(
-        &'a mut self,
+        &'a self,
         windows: &'a Windows,
         skip: usize,
     ) -> impl Iterator<Item = (u64, usize)> + 'a {
-        let (read, write): (&mut [BufMut], &[_]) = match &mut self.data {
-            Data::None => (&mut [], &[]),
+        let (read, write): (&[BufMut], &[Buf]) = match &self.data {
+            Data::None => (&[], &[]),
             Data::Read(segments) => (segments, &[]),
-            Data::Write(segments) => (&mut [], segments),
+            Data::Write(segments) => (&[], segments),
         };
-        let read = read.iter_mut().map(|buffer| {
-            let len = buffer.len();
-            (buffer.as_mut_ptr().cast_const(), len)
-        });
+        let read = read.iter().map(|buffer| (buffer.as_ptr(), buffer.len()));
         let write = write.iter().map(|buffer| (buffer.as_ptr(), buffer.len()));
         let mut skip = skip;
         read.chain(write)

@@ -134,6 +134,63 @@ fn conforms_with_buffers_that_the_device_does_not_see() {
 }
 
 #[test]
+fn conforms_with_sgls() {
+    // Aligned to nothing, to dwords, and with at most 1 or 3 descriptors.
+    for sgls in [0x0001, 0x0002, 0x0101, 0x0302] {
+        let device = Scripted::new(3000, 9);
+        device.state().controller.sgls = sgls.into();
+        let controller = attach(&device);
+        conforms(only(&controller), &pool(&device));
+        assert!(device.state().by_sgl > 0);
+        let (_arena, foreign) = buffers();
+        conforms(only(&controller), &foreign);
+    }
+}
+
+#[test]
+fn sgls_tell_what_prps_cannot() {
+    // 128 KiB that begin at an odd address and are cut at one: by SGL whole, else by way of buffers of 64 KiB.
+    // The buffers are one piece each.
+    let cases = [
+        (0, true, 2, 0),
+        (1, true, 1, 1),
+        (1, false, 2, 0),
+        (2, true, 2, 2),
+    ];
+    for (sgls, wanted, commands, by_sgl) in cases {
+        let device = Scripted::new(3000, 9);
+        device.state().controller.sgls = sgls.into();
+        let options = Options {
+            sgls: wanted,
+            ..Options::new("Nvme0")
+        };
+        let controller = Controller::attach(access(&device), options).unwrap();
+        let mut channel = only(&controller).open().unwrap();
+        let pool = Pool::new(&device.arena, 256 * 1024, 2).unwrap();
+        let bytes: Vec<u8> = (0..128 << 10).map(|i: u32| (i / 7) as u8).collect();
+        let mut front = pool.take().unwrap().split_off(1);
+        let mut back = pool.take().unwrap().split_off(5);
+        front.truncate(777);
+        back.truncate(bytes.len() - 777);
+        front.copy_from_slice(&bytes[..777]);
+        back.copy_from_slice(&bytes[777..]);
+        let request = Request {
+            token: 1,
+            op: Op::Write { fua: false },
+            lba: 7,
+            blocks: 256,
+            data: Data::Write(Segments::from_iter([front.freeze(), back.freeze()])),
+        };
+        channel.submit(request).unwrap();
+        assert_eq!(finish(&mut *channel)[0].status, Status::Ok);
+        assert_eq!(device.state().executed.len(), commands, "SGLS {sgls}");
+        assert_eq!(device.state().by_sgl, by_sgl, "SGLS {sgls}");
+        let mut user = User::new(&*only(&controller), &pool);
+        assert!(user.read(7, 256).unwrap() == bytes, "SGLS {sgls}");
+    }
+}
+
+#[test]
 fn the_largest_request_is_cut_into_what_the_device_takes() {
     for mdts in [0, 1, 5] {
         let device = Scripted::new(4096, 9);
