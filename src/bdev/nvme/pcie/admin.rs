@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::bar::{Bar, Doorbells};
 use super::bring_up::{self, AdminRings};
@@ -13,7 +13,7 @@ use super::queue::{QueuePair, Reaped, ring_bytes};
 use crate::memory::{Arena, DeviceMemory, Pool, PoolError, Windows};
 use crate::nvme::admin::{AdminCommand, GetLogPage, Identify, SetFeatures};
 use crate::nvme::event::AsyncEvent;
-use crate::nvme::feature::{AsyncEventConfiguration, FeatureId, NumberOfQueues};
+use crate::nvme::feature::{AsyncEventConfiguration, FeatureId, HostBehavior, NumberOfQueues};
 use crate::nvme::identify::Cns;
 use crate::nvme::log_page::{Health, LogPageId};
 use crate::nvme::opcode::AdminOpcode;
@@ -202,6 +202,25 @@ impl Admin {
         let command = AdminCommand::Abort { sqid: queue, cid }.to_command(0);
         match self.execute(command, "abort a command") {
             // More aborts than it takes at once, or a command that is done already.
+            Ok(_) | Err(Fault::Refused { .. }) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Says that Command Interrupted and retry delays are understood (Host Behavior Support, ACRE). A controller that does
+    /// not want to know goes without.
+    pub(super) fn understand_retry_delays(&mut self) -> Result<(), Fault> {
+        let behavior = HostBehavior {
+            acre: 1,
+            ..HostBehavior::new_zeroed()
+        };
+        self.page.copy_from(behavior.as_bytes());
+        let command = AdminCommand::SetFeatures(SetFeatures {
+            fid: FeatureId::HostBehaviorSupport.code(),
+            ..SetFeatures::default()
+        });
+        let command = command.to_command(0).with_prps(self.page_address, 0);
+        match self.execute(command, "learn what its host understands") {
             Ok(_) | Err(Fault::Refused { .. }) => Ok(()),
             Err(fault) => Err(fault),
         }

@@ -43,6 +43,8 @@ pub(super) struct PcieChannel {
     requests: usize,
     running: Slots<Transfer>,
     waiting: VecDeque<Piece>,
+    /// What the controller does not want to see again before this time. Each keeps its place in the ring.
+    delayed: Vec<(Instant, Piece)>,
     /// By the index of the command.
     flights: Flights,
     /// Ended, not yet told.
@@ -74,6 +76,7 @@ impl PcieChannel {
             requests,
             running: Slots::new(requests as u32),
             waiting: VecDeque::with_capacity(requests + depth),
+            delayed: Vec::with_capacity(depth),
             flights: (0..depth).map(|_| None).collect(),
             answered: Vec::with_capacity(requests),
             reaped: Vec::with_capacity(BATCH),
@@ -132,7 +135,8 @@ impl PcieChannel {
                 continue;
             }
             let lane = self.lane.as_mut().expect("a channel has its lane");
-            if !lane.queue.has_room() {
+            let places = lane.queue.capacity() - self.delayed.len();
+            if !lane.queue.has_room() || lane.queue.in_flight() >= places {
                 break;
             }
             let transfer = self.running.get_mut(piece.slot);
@@ -200,18 +204,42 @@ impl PcieChannel {
                 }
                 self.settle(piece, end);
             }
-            Outcome::Again => self.try_again(piece, failure(op)),
+            Outcome::Again => self.try_again(piece, failure(op), self.delay(status)),
         }
     }
 
-    /// Sends a piece once more, unless it was sent often enough: then it ends like this.
-    fn try_again(&mut self, piece: Piece, end: Status) {
+    /// How long a command that ended like this is to rest (CRD): no longer than it may take.
+    fn delay(&self, status: crate::nvme::Status) -> Duration {
+        let delays = &self.inner.abilities.retry_delays;
+        let delay = usize::from(status.retry_delay())
+            .checked_sub(1)
+            .map_or(Duration::ZERO, |index| delays[index]);
+        delay.min(self.inner.options.timeout)
+    }
+
+    /// Sends a piece once more, after a while, unless it was sent often enough: then it ends like this.
+    fn try_again(&mut self, piece: Piece, end: Status, delay: Duration) {
         if piece.tries >= self.inner.options.retries {
-            self.settle(piece, end);
-        } else {
-            let tries = piece.tries + 1;
-            self.waiting.push_front(Piece { tries, ..piece });
+            return self.settle(piece, end);
         }
+        let tries = piece.tries + 1;
+        let piece = Piece { tries, ..piece };
+        match delay.is_zero() {
+            true => self.waiting.push_front(piece),
+            false => self.delayed.push((self.now + delay, piece)),
+        }
+    }
+
+    /// Lets go what has rested.
+    fn wake(&mut self) {
+        let (now, waiting) = (self.now, &mut self.waiting);
+        self.delayed.retain(|&(due, piece)| {
+            let rests = now < due;
+            if !rests {
+                waiting.push_front(piece);
+            }
+            rests
+        });
     }
 
     fn ask_for_reset(&mut self, epoch: u32, reason: &str) {
@@ -255,7 +283,9 @@ impl PcieChannel {
         let is_fault = self.inner.common.asked.load(Ordering::Relaxed) != epoch;
         for index in (0..self.flights.len()).rev() {
             match self.flights[index].take() {
-                Some(flight) if is_fault => self.try_again(flight.piece, Status::Gone),
+                Some(flight) if is_fault => {
+                    self.try_again(flight.piece, Status::Gone, Duration::ZERO);
+                }
                 Some(flight) => self.waiting.push_front(flight.piece),
                 None => {}
             }
@@ -269,6 +299,7 @@ impl PcieChannel {
     /// The device is gone: all ends.
     fn end(&mut self) {
         self.waiting.clear();
+        self.delayed.clear();
         for flight in &mut self.flights {
             *flight = None;
         }
@@ -412,6 +443,7 @@ impl Channel for PcieChannel {
                     if now >= self.next_look {
                         self.look(epoch);
                     }
+                    self.wake();
                     if !self.waiting.is_empty() {
                         self.go();
                     }
@@ -431,7 +463,11 @@ impl Channel for PcieChannel {
 
     fn deadline(&self) -> Option<Instant> {
         // Nobody wakes a reactor for a completion: it is looked for.
-        (self.in_flight() > 0).then_some(self.now)
+        let sent = self.lane.as_ref().map_or(0, |lane| lane.queue.in_flight());
+        match sent > 0 || !self.waiting.is_empty() || !self.answered.is_empty() {
+            true => Some(self.now),
+            false => self.delayed.iter().map(|&(due, _)| due).min(),
+        }
     }
 
     fn iostat(&self, report: &mut dyn FnMut(&str, &IoStat)) {

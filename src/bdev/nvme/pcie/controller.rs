@@ -236,7 +236,7 @@ impl Controller {
             pages = obeys.then_some(shadow);
         }
         let queues = admin.set_queues(options.queues.min(last))?;
-        admin.ask_for_events()?;
+        abilities.introduce(&mut admin)?;
         let most = capabilities.max_queue_entries.saturating_add(1);
         let in_flight = abilities.max_commands.unwrap_or(u16::MAX);
         let entries = options.entries.min(most).min(in_flight.saturating_add(1));

@@ -222,7 +222,7 @@ impl Keeper {
         if self.admin.set_queues(wanted)? < wanted {
             return Err(Fault::Changed("number of queues"));
         }
-        self.admin.ask_for_events()
+        self.abilities.introduce(&mut self.admin)
     }
 
     /// Makes queues known whose rings are empty.

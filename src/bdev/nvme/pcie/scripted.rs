@@ -76,6 +76,10 @@ pub(super) struct State {
     pub(super) namespace: IdentifyNamespace,
     pub(super) namespaces: NamespaceList,
     pub(super) descriptors: DescriptorList,
+    /// What Set Features (Host Behavior Support) was told, each time.
+    pub(super) behaviors: Vec<Vec<u8>>,
+    /// It does not know that feature.
+    pub(super) refuses_behaviors: bool,
     /// I/O commands whose memory was told by SGLs.
     pub(super) by_sgl: usize,
     /// Opcodes of all I/O commands that were executed, in order.
@@ -167,6 +171,8 @@ impl Scripted {
                 descriptors: DescriptorList::from_descriptors([NamespaceDescriptor::Nguid(
                     [7; 16],
                 )]),
+                behaviors: Vec::new(),
+                refuses_behaviors: false,
                 by_sgl: 0,
                 executed: Vec::new(),
                 disk: vec![0xEE; blocks as usize * (1 << (shift & 0x1f))],
@@ -381,6 +387,13 @@ impl Scripted {
                 let asked = NumberOfQueues::from_dword(dw11).expect("a number of queues");
                 assert!(asked.submission > 0);
                 return Some((Status::SUCCESS, state.queues));
+            }
+            0x09 if dw10 & 0xff == 0x16 => {
+                let behavior = self.receive(state, command, 512);
+                state.behaviors.push(behavior);
+                if state.refuses_behaviors {
+                    return Some((Status::INVALID_FIELD, 0));
+                }
             }
             0x09 => {}
             0x02 => {

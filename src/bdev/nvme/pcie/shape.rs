@@ -20,6 +20,9 @@ pub(super) const MAX_TRANSFER: usize = 1 << 20;
 /// Longest that a controller may take to shut down.
 const MAX_SHUTDOWN: Duration = Duration::from_secs(60);
 
+/// The unit of CRDT1 to CRDT3.
+const DELAY_UNIT: Duration = Duration::from_millis(100);
+
 /// OACS: the Doorbell Buffer Config command.
 const OACS_DOORBELL_BUFFER: u16 = 1 << 8;
 
@@ -57,6 +60,9 @@ pub(super) struct Abilities {
     pub(super) sgls: Option<Rules>,
     /// Doorbells may be in memory.
     pub(super) shadow_doorbells: bool,
+    /// How long a command is to rest before it is sent again, by CRD of its status less 1; nothing where the controller does
+    /// not say.
+    pub(super) retry_delays: [Duration; 3],
     /// Most commands in flight on a queue, where the controller says.
     pub(super) max_commands: Option<u16>,
     /// How long a shutdown may take, where the controller says.
@@ -87,6 +93,17 @@ impl Abilities {
         Self::of(&identify, version)
     }
 
+    /// Tells a controller that was started what its host understands, and asks for its events.
+    ///
+    /// # Errors
+    /// What the admin queue says.
+    pub(super) fn introduce(&self, admin: &mut Admin) -> Result<(), Fault> {
+        if self.retry_delays != [Duration::ZERO; 3] {
+            admin.understand_retry_delays()?;
+        }
+        admin.ask_for_events()
+    }
+
     fn of(identify: &IdentifyController, version: u32) -> Result<Self, Fault> {
         for (field, entry, sizes) in [("SQES", 6, identify.sqes), ("CQES", 4, identify.cqes)] {
             let (least, most) = (sizes & 0xf, sizes >> 4);
@@ -115,6 +132,8 @@ impl Abilities {
             write_zeroes: has(IdentifyController::ONCS_WRITE_ZEROES),
             sgls: Rules::of(identify.sgls.get()),
             shadow_doorbells: identify.oacs.get() & OACS_DOORBELL_BUFFER != 0,
+            retry_delays: [identify.crdt1, identify.crdt2, identify.crdt3]
+                .map(|units| DELAY_UNIT * u32::from(units.get())),
             // Microseconds; more than a minute is no one's to wait for.
             shutdown: Some(Duration::from_micros(u64::from(identify.rtd3e.get())))
                 .filter(|time| !time.is_zero())

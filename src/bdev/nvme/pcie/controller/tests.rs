@@ -340,6 +340,128 @@ fn what_may_pass_is_sent_again_a_bounded_number_of_times() {
     assert_eq!(device.state().executed, [WRITE; 6]);
 }
 
+/// A device whose retry delays are 0.1, 3 and 3600 seconds, and whose next I/O commands end like this; a channel with a write
+/// of a block in it, in flight.
+fn interrupted(failures: &[NvmeStatus]) -> (Arc<Scripted>, Controller, Box<dyn Channel>) {
+    let device = Scripted::new(256, 9);
+    {
+        let mut state = device.state();
+        state.controller.crdt1 = 1.into();
+        state.controller.crdt2 = 30.into();
+        state.controller.crdt3 = 36_000.into();
+        state.failures = failures.to_vec();
+    }
+    let options = Options {
+        timeout: Duration::from_secs(600),
+        ..Options::new("Nvme0")
+    };
+    let controller = Controller::attach(access(&device), options).unwrap();
+    let mut channel = only(&controller).open().unwrap();
+    let pool = Pool::new(&device.arena, 4096, 1).unwrap();
+    channel.submit(write(7, &pool, 3, &[1; 512])).unwrap();
+    channel.kick();
+    (device, controller, channel)
+}
+
+#[test]
+fn a_command_rests_as_long_as_the_controller_says() {
+    let start = Instant::now();
+    // CRD; none, and more than a command may take, which is cut.
+    for (crd, delay) in [(1, 100), (2, 3_000), (3, 600_000)] {
+        let failure = NvmeStatus::COMMAND_INTERRUPTED.with_retry_delay(crd);
+        let (device, _controller, mut channel) = interrupted(&[failure]);
+        let due = start + Duration::from_millis(delay);
+        let mut done = Vec::new();
+        channel.poll(start, &mut done);
+        assert_eq!(channel.deadline(), Some(due), "CRD {crd}");
+        channel.kick();
+        channel.poll(due - Duration::from_nanos(1), &mut done);
+        channel.kick();
+        assert_eq!((device.state().executed.len(), done.len()), (1, 0));
+        channel.poll(due, &mut done);
+        assert_eq!(device.state().executed, [WRITE; 2]);
+        assert_eq!(channel.deadline(), Some(due), "it is looked for again");
+        channel.poll(due, &mut done);
+        assert_eq!((done[0].token, done[0].status), (7, Status::Ok));
+        assert_eq!(channel.deadline(), None);
+    }
+}
+
+#[test]
+fn delayed_commands_are_sent_a_bounded_number_of_times_and_never_against_the_controllers_word() {
+    let start = Instant::now();
+    let failure = NvmeStatus::NAMESPACE_NOT_READY.with_retry_delay(2);
+    let (device, _controller, mut channel) = interrupted(&[failure; 3]);
+    let mut done = Vec::new();
+    for turn in 0..3 {
+        let now = start + Duration::from_secs(3) * turn;
+        channel.poll(now, &mut done);
+        assert_eq!(device.state().executed.len(), turn as usize + 1);
+        // What has failed is found in the next turn.
+        channel.poll(now, &mut done);
+    }
+    assert_eq!(device.state().executed.len(), 3);
+    assert_eq!(done[0].status, Status::WriteFault);
+
+    let (device, _controller, mut channel) = interrupted(&[failure.with_do_not_retry()]);
+    assert_eq!(finish(&mut *channel)[0].status, Status::WriteFault);
+    assert_eq!(device.state().executed.len(), 1);
+}
+
+#[test]
+fn commands_that_rest_keep_their_places() {
+    let failure = NvmeStatus::COMMAND_INTERRUPTED.with_retry_delay(2);
+    let device = Scripted::new(256, 9);
+    device.state().controller.crdt2 = 30.into();
+    device.state().failures = vec![failure; 2];
+    let options = Options {
+        entries: 4,
+        ..Options::new("Nvme0")
+    };
+    let controller = Controller::attach(access(&device), options).unwrap();
+    let mut channel = only(&controller).open().unwrap();
+    let pool = pool(&device);
+    for token in 0..6 {
+        channel
+            .submit(write(token, &pool, token, &[1; 512]))
+            .unwrap();
+    }
+    channel.kick();
+    let start = Instant::now();
+    let mut done = Vec::new();
+    // Three at once at first, and then one at a time beside the two that rest.
+    for sent in 3..=6 {
+        assert_eq!(device.state().executed.len(), sent);
+        channel.poll(start, &mut done);
+    }
+    assert_eq!((done.len(), device.state().executed.len()), (4, 6));
+    for _ in 0..2 {
+        channel.poll(start + Duration::from_secs(3), &mut done);
+    }
+    assert_eq!((done.len(), device.state().executed.len()), (6, 8));
+    assert!(done.iter().all(|c| c.status == Status::Ok));
+}
+
+#[test]
+fn a_controller_with_retry_delays_hears_that_they_are_understood() {
+    for refuses in [false, true] {
+        let device = Scripted::new(256, 9);
+        device.state().controller.crdt3 = 1.into();
+        device.state().refuses_behaviors = refuses;
+        let controller = attach(&device);
+        // It forgets that when it is reset.
+        controller.reset().unwrap();
+        let mut user = User::new(&*only(&controller), &pool(&device));
+        assert_eq!(user.write(0, &[1; 512]), Status::Ok);
+        let mut acre = vec![0; 512];
+        acre[0] = 1;
+        assert_eq!(device.state().behaviors, [acre.clone(), acre]);
+    }
+    let device = Scripted::new(256, 9);
+    attach(&device);
+    assert!(device.state().behaviors.is_empty());
+}
+
 #[test]
 fn a_command_that_takes_too_long_is_aborted() {
     let device = Scripted::new(256, 9);
