@@ -67,6 +67,8 @@ pub struct Namespace {
     pub nguid: [u8; 16],
     /// Whether blocks that are deallocated by Write Zeroes read as zeros.
     pub deallocates: bool,
+    /// Whether more than one controller may have it.
+    pub shared: bool,
 }
 
 /// What is known about a controller that is ready for I/O.
@@ -694,6 +696,7 @@ fn namespace(id: u32, identify: &IdentifyNamespace) -> Result<Namespace, Control
         nguid: identify.nguid,
         deallocates: identify.dlfeat & IdentifyNamespace::DLFEAT_WRITE_ZEROES_DEALLOCATES != 0
             && identify.dlfeat & 0b111 == IdentifyNamespace::DLFEAT_READS_ZERO,
+        shared: identify.nmic & IdentifyNamespace::NMIC_SHARED != 0,
     })
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use serde_json::json;
 use stripewise::bdev::nvme::pcie::Options;
 use stripewise::memory::{BufMut, Segments, SegmentsMut};
 
@@ -33,6 +34,15 @@ fn a_controller_says_what_it_is() {
     let facts = bdev.driver_specific();
     assert_eq!(facts["nvme"][0]["pci_address"], "0000:00:04.0");
     assert_eq!(facts["nvme"][0]["vs"]["nvme_version"], "1.4");
+    // QEMU has Format NVM and Namespace Attachment, and names its subsystem by the serial number.
+    let shown = &facts["nvme"][0]["ctrlr_data"];
+    assert_eq!(shown["subnqn"], "nqn.2019-08.org.qemu:QT0");
+    let oacs = json!({"security": 0, "format": 1, "firmware": 0, "ns_manage": 1});
+    assert_eq!(shown["oacs"], oacs);
+    assert_eq!(
+        facts["nvme"][0]["ns_data"],
+        json!({"id": 1, "can_share": false})
+    );
     // QEMU's temperature: 50 degrees.
     assert_eq!(controller.health().unwrap().temperature.get(), 323);
     let uuid = info.uuid;

@@ -253,6 +253,17 @@ impl IdentifyController {
     /// CTRATT: any command restarts the keep alive timer.
     pub const CTRATT_TRAFFIC_KEEP_ALIVE: u32 = 1 << 6;
 
+    /// OACS: Security Send and Security Receive.
+    pub const OACS_SECURITY: u16 = 1 << 0;
+    /// OACS: Format NVM.
+    pub const OACS_FORMAT: u16 = 1 << 1;
+    /// OACS: Firmware Commit and Firmware Image Download.
+    pub const OACS_FIRMWARE: u16 = 1 << 2;
+    /// OACS: Namespace Management and Namespace Attachment.
+    pub const OACS_NAMESPACE_MANAGEMENT: u16 = 1 << 3;
+    /// OACS: Doorbell Buffer Config.
+    pub const OACS_DOORBELL_BUFFER: u16 = 1 << 8;
+
     /// LPA: SMART page for each namespace.
     pub const LPA_NAMESPACE_SMART: u8 = 1 << 0;
     /// LPA: commands supported and effects page.

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::super::super::Bdev;
+use super::super::identity::Identity;
 use super::admin::{self, Admin, device_memory};
 use super::bar::{Bar, Doorbells};
 use super::bring_up;
@@ -17,7 +18,7 @@ use super::namespace::Namespace;
 use super::queue::MAX_ENTRIES;
 use super::sgl::Rules;
 use super::shadow::{self, ShadowPages};
-use super::shape::{self, Abilities, Identity, Shape};
+use super::shape::{self, Abilities, Shape};
 use crate::lock;
 use crate::memory::{Arena, DeviceMemory, Windows};
 use crate::nvme::log_page::Health;

@@ -25,8 +25,8 @@ pub mod vfio;
 #[cfg(test)]
 mod scripted;
 
+pub use super::identity::Identity;
 pub use bar::{ALL_ONES, Bar};
 pub use controller::{Access, Controller, Options};
 pub use error::{Fault, NamespaceError, NvmeError};
 pub use queue::QueueFault;
-pub use shape::Identity;

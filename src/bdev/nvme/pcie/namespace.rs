@@ -76,20 +76,9 @@ impl Bdev for Namespace {
     }
 
     fn driver_specific(&self) -> Value {
+        let trid = json!({"trtype": "PCIe", "traddr": self.inner.address});
+        let shape = &self.offer.shape;
         let identity = &self.inner.abilities.identity;
-        let version = identity.version;
-        json!({"nvme": [{
-            "pci_address": self.inner.address,
-            "trid": {"trtype": "PCIe", "traddr": self.inner.address},
-            "ctrlr_data": {
-                "cntlid": identity.cntlid,
-                "vendor_id": format!("{:#06x}", identity.vendor),
-                "model_number": identity.model,
-                "serial_number": identity.serial,
-                "firmware_revision": identity.firmware,
-            },
-            "vs": {"nvme_version": format!("{}.{}", version >> 16, (version >> 8) & 0xff)},
-            "ns_data": {"id": self.offer.shape.nsid},
-        }]})
+        identity.describe(trid, shape.nsid, shape.shared)
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::super::identity::Identity;
 use super::admin::Admin;
 use super::error::Fault;
 use super::sgl::Rules;
 use crate::nvme::NSID_MAX;
-use crate::nvme::ascii_text;
 use crate::nvme::identify::{
     Cns, DescriptorList, IdentifyController, IdentifyNamespace, NamespaceDescriptor, NamespaceList,
     descriptors,
@@ -23,28 +23,8 @@ const MAX_SHUTDOWN: Duration = Duration::from_secs(60);
 /// The unit of CRDT1 to CRDT3.
 const DELAY_UNIT: Duration = Duration::from_millis(100);
 
-/// OACS: the Doorbell Buffer Config command.
-const OACS_DOORBELL_BUFFER: u16 = 1 << 8;
-
 /// Namespaces that are looked at: of more, nobody makes members.
 const MAX_NAMESPACES: usize = 256;
-
-/// What a controller is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Serial number.
-    pub serial: String,
-    /// Model number.
-    pub model: String,
-    /// Firmware revision.
-    pub firmware: String,
-    /// PCI vendor identifier.
-    pub vendor: u16,
-    /// Controller identifier.
-    pub cntlid: u16,
-    /// Version as major, minor, tertiary, of VS.
-    pub version: u32,
-}
 
 /// What a controller can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +59,8 @@ pub(super) struct Shape {
     pub(super) boundary: u32,
     /// Write Zeroes may give space back, and the blocks read as zeros then.
     pub(super) deallocates: bool,
+    /// More than one controller may have it.
+    pub(super) shared: bool,
     pub(super) uuid: Uuid,
 }
 
@@ -118,20 +100,13 @@ impl Abilities {
         }
         let has = |bit| identify.oncs.get() & bit != 0;
         Ok(Self {
-            identity: Identity {
-                serial: ascii_text(&identify.sn),
-                model: ascii_text(&identify.mn),
-                firmware: ascii_text(&identify.fr),
-                vendor: identify.vid.get(),
-                cntlid: identify.cntlid.get(),
-                version,
-            },
+            identity: Identity::of(identify, version),
             max_transfer: max_transfer(identify.mdts),
             write_cache: identify.vwc & IdentifyController::VWC_PRESENT != 0,
             compare: has(IdentifyController::ONCS_COMPARE),
             write_zeroes: has(IdentifyController::ONCS_WRITE_ZEROES),
             sgls: Rules::of(identify.sgls.get()),
-            shadow_doorbells: identify.oacs.get() & OACS_DOORBELL_BUFFER != 0,
+            shadow_doorbells: identify.oacs.get() & IdentifyController::OACS_DOORBELL_BUFFER != 0,
             retry_delays: [identify.crdt1, identify.crdt2, identify.crdt3]
                 .map(|units| DELAY_UNIT * u32::from(units.get())),
             // Microseconds; more than a minute is no one's to wait for.
@@ -241,6 +216,7 @@ impl Shape {
             blocks,
             block_size,
             boundary: u32::from(identify.noiob.get()),
+            shared: identify.nmic & IdentifyNamespace::NMIC_SHARED != 0,
             deallocates: zeros && dlfeat & IdentifyNamespace::DLFEAT_WRITE_ZEROES_DEALLOCATES != 0,
             uuid,
         })
@@ -283,9 +259,12 @@ mod tests {
             serial: "S".to_owned(),
             model: "M".to_owned(),
             firmware: "F".to_owned(),
+            subsystem: String::new(),
             vendor: 0,
             cntlid: 0,
             version: 0,
+            admin_commands: 0,
+            sharing: 0,
         }
     }
 

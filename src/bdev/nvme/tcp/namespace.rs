@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::super::identity::Identity;
 use super::channel::TcpChannel;
 use super::keeper::max_transfer;
 use super::link::{Link, Phase};
@@ -14,7 +15,6 @@ use crate::bdev::{Bdev, Channel, CreateError, Info, OpenError};
 use crate::initiator::{Facts, Namespace};
 use crate::lock;
 use crate::memory::{Arena, Buf, Pool};
-use crate::nvme::ascii_text;
 use crate::nvme::identify::IdentifyController;
 
 /// Bytes of zeros that are kept for a controller that has no Write Zeroes.
@@ -25,6 +25,8 @@ const ZEROS: usize = 64 * 1024;
 pub(super) struct Device {
     pub(super) info: Info,
     pub(super) nsid: u32,
+    /// More than one controller may have it.
+    pub(super) shared: bool,
     pub(super) compares: bool,
     /// Bytes that are 0, where the controller has no Write Zeroes.
     pub(super) zeros: Option<Buf>,
@@ -71,6 +73,7 @@ impl TcpNamespace {
             device: Arc::new(Device {
                 info,
                 nsid: namespace.id,
+                shared: namespace.shared,
                 compares: has(IdentifyController::ONCS_COMPARE),
                 zeros,
             }),
@@ -111,29 +114,20 @@ impl Bdev for TcpNamespace {
     fn driver_specific(&self) -> Value {
         let status = lock::exclusive(&self.link.status);
         let address = status.addresses.first();
-        let facts = status.facts.as_ref();
-        let text =
-            |field: fn(&IdentifyController) -> &[u8]| facts.map(|f| ascii_text(field(&f.identify)));
-        json!({"nvme": [{
-            "trid": {
-                "trtype": "TCP",
-                "adrfam": address.map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" }),
-                "traddr": address.map(|a| a.ip().to_string()),
-                "trsvcid": address.map(|a| a.port().to_string()),
-                "subnqn": self.options.subsystem.as_str(),
-            },
-            "ctrlr_data": {
-                "cntlid": facts.map(|f| f.id),
-                "vendor_id": facts.map(|f| format!("0x{:04x}", f.identify.vid)),
-                "model_number": text(|i| &i.mn),
-                "serial_number": text(|i| &i.sn),
-                "firmware_revision": text(|i| &i.fr),
-                "subnqn": self.options.subsystem.as_str(),
-            },
-            "ns_data": {
-                "id": self.device.nsid,
-            },
-        }], "mp_policy": "active_passive"})
+        let identity = status.facts.as_ref().map(|facts| Identity {
+            cntlid: facts.id,
+            ..Identity::of(&facts.identify, facts.version.value())
+        });
+        let trid = json!({
+            "trtype": "TCP",
+            "adrfam": address.map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" }),
+            "traddr": address.map(|a| a.ip().to_string()),
+            "trsvcid": address.map(|a| a.port().to_string()),
+            "subnqn": self.options.subsystem.as_str(),
+        });
+        identity.map_or(Value::Null, |identity| {
+            identity.describe(trid, self.device.nsid, self.device.shared)
+        })
     }
 }
 

@@ -106,8 +106,13 @@ fn a_namespace_of_our_own_target_conforms() {
     let shown = call_now(host, "bdev_get_bdevs", json!({"name": "R0n1"})).unwrap();
     assert_eq!(shown[0]["product_name"], "NVMe disk");
     let nvme = &shown[0]["driver_specific"]["nvme"][0];
+    assert_eq!(keys(nvme), ["trid", "ctrlr_data", "vs", "ns_data"]);
     assert_eq!(nvme["trid"]["subnqn"], SUBSYSTEM);
     assert_eq!(nvme["ctrlr_data"]["serial_number"], "S1");
+    assert_eq!(nvme["ctrlr_data"]["subnqn"], SUBSYSTEM);
+    assert_eq!(nvme["vs"]["nvme_version"], "2.0");
+    assert_eq!(nvme["ns_data"], json!({"id": 1, "can_share": true}));
+    assert_eq!(shown[0]["driver_specific"]["mp_policy"], "active_passive");
 
     let shown = call_now(host, "bdev_nvme_get_controllers", Value::Null).unwrap();
     assert_eq!(shown[0]["name"], "R0");
