@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -45,6 +45,9 @@ impl Socket {
         let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
         // A turn's commands leave in one send; waiting for more would only delay them.
         sockopt::set_tcp_nodelay(&socket, true)?;
+        // What is not sent when the socket is closed must never be: the command is sent again on another
+        // connection, and the kernel would go on to send the old one where the network comes back.
+        sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
         let connecting = match connect(&socket, &address) {
             Ok(()) => false,
             Err(Errno::INPROGRESS) => true,
@@ -179,5 +182,34 @@ fn fatal(error: &io::Error) -> Option<QueueError> {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => None,
         kind => Some(QueueError::Io(kind)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A command that is given up is sent again elsewhere. Whatever of it is still here must not arrive
+    /// later, when it is old.
+    #[test]
+    fn what_was_not_sent_when_a_connection_is_given_up_never_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = Socket::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        // More than the peer's side of the connection holds, which nobody reads.
+        let mut sent = 0;
+        while let Ok(count) = (&socket.stream).write(&[7; 1 << 16]) {
+            sent += count;
+        }
+        socket.hangup().unwrap().hang_up();
+        drop(socket);
+        let mut arrived = 0;
+        let mut bytes = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = peer.read(&mut bytes) {
+            arrived += count;
+        }
+        assert!(arrived < sent, "all {sent} bytes have arrived");
     }
 }
