@@ -8,6 +8,7 @@
 #   --disk FILE      a disk of the guest, which may write it (uml-run only): the
 #                    first is /dev/ubda, then ubdb, ... 16 at most
 #   --guest N        which tap and address the guest takes (default 0: 10.9.0.2)
+#   --second N       another tap that it takes, as vec1 (uml-run only)
 #   --out DIR        a folder that the guest may write, /run/out over there
 #   --env K=V        environment for the scripts; may be repeated
 #   --timeout S      seconds until the guest is killed (default 120)
@@ -23,16 +24,17 @@ guest_usage() {
     exit 2
 }
 
-# guest_options "$@": sets netns guest out timeout mem scripts disks env, and work,
+# guest_options "$@": sets netns guest second out timeout mem scripts disks env, and work,
 # a folder that is removed when the script ends.
 guest_options() {
-    netns='' guest=0 out='' timeout=120 mem=1G scripts=() disks=() env=()
+    netns='' guest=0 second='' out='' timeout=120 mem=1G scripts=() disks=() env=()
     while [ $# -gt 1 ]; do
         case $1 in
         --netns) netns=$2 ;;
         --script) scripts+=("$(realpath -e "$2")") ;;
         --disk) disks+=("$(realpath -e "$2")") ;;
         --guest) guest=$2 ;;
+        --second) second=$2 ;;
         --out) out=$(realpath -e "$2") ;;
         --env) env+=("$2") ;;
         --timeout) timeout=$2 ;;

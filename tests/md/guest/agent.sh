@@ -1,9 +1,6 @@
 #!/bin/sh
 # Linux as one of the two that work on an array in turn (see scripts/guest/md-judge):
-# does what it is told from outside, one command after another, until `leave`.
-#
-# A command is the text of /run/out/do; its output comes to /run/out/said, and then its
-# status to /run/out/done.
+# does what it is told from outside (see scripts/guest/obey.sh).
 #
 # From the environment: MEMBERS, the numbers of the members that are there; the first of
 # them is /dev/ubda, the next ubdb ... ; and ADDR, NQN, NGUID of the namespace to export.
@@ -136,22 +133,4 @@ well() { ! dmesg | grep -Ei 'I/O error|BUG|WARNING|Call Trace'; }
 # written: how many writes the array has done.
 written() { awk '{ print $5 }' /sys/block/md0/stat; }
 
-# ---- until told to leave
-
-until [ -n "${left:-}" ]; do
-    until [ -e /run/out/do ]; do sleep 0.05; done
-    command=$(cat /run/out/do)
-    rm /run/out/do
-    case $command in
-    leave) left=yes status=0 ;;
-    *)
-        # In a shell of its own, where -e holds, as it would not behind && or ||.
-        set +e
-        (set -e; eval "$command") >/run/out/said 2>&1
-        status=$?
-        set -e
-        ;;
-    esac
-    echo "$status" >/run/out/done.new
-    mv /run/out/done.new /run/out/done
-done
+. "$(dirname "$0")/../../../scripts/guest/obey.sh"
