@@ -286,3 +286,63 @@ fn the_log_says_more_when_it_is_told_to() {
     });
     serving.end();
 }
+
+/// An exporter that is ended when the test is over.
+struct Exporter(std::process::Child);
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn prometheus_is_told_what_is_counted_and_when_nobody_is_there() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpStream;
+
+    let place = Place::new();
+    let serving = place.serve(&[]);
+    let null = json!({"name": "n0", "num_blocks": 8, "block_size": 512});
+    serving.call("bdev_null_create", null);
+    let mut child = Command::new(PROGRAM)
+        .args(["exporter", "--listen", "127.0.0.1:0", "-s"])
+        .arg(place.socket())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let output = child.stdout.take().expect("a pipe");
+    let _exporter = Exporter(child);
+    let mut url = String::new();
+    BufReader::new(output).read_line(&mut url).expect("a line");
+    let address = url.trim().strip_prefix("http://").expect("an address");
+    let (address, path) = address.split_once('/').expect("a path");
+    let ask = |request: String| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream
+            .set_read_timeout(Some(serving::BOUND))
+            .expect("a timeout");
+        stream
+            .write_all(request.as_bytes())
+            .expect("it takes the request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    let get = |path: &str| ask(format!("GET /{path} HTTP/1.0\r\n\r\n"));
+    let page = get(path);
+    assert!(page.starts_with("HTTP/1.0 200"), "{page}");
+    assert!(page.contains("application/openmetrics-text"), "{page}");
+    assert!(page.contains("stripewise_up 1.0"), "{page}");
+    assert!(
+        page.contains("stripewise_bdev_ops_total{bdev=\"n0\",kind=\"read\"} 0"),
+        "{page}"
+    );
+    assert!(get("other").starts_with("HTTP/1.0 404"));
+    assert!(ask("POST /metrics HTTP/1.0\r\n\r\n".into()).starts_with("HTTP/1.0 405"));
+    serving.end();
+    let page = get(path);
+    assert!(page.contains("stripewise_up 0.0"), "{page}");
+    assert!(!page.contains("n0"), "{page}");
+}

@@ -4,6 +4,7 @@
 
 mod banner;
 mod client;
+mod exporter;
 mod log;
 mod md;
 mod perf;
@@ -33,6 +34,8 @@ enum Command {
     Rpc(rpc::Args),
     /// Look at arrays and keep them whole, in the words of mdadm.
     Md(md::Args),
+    /// Tell Prometheus what a serving process counts.
+    Exporter(exporter::Args),
     /// Load an NVMe/TCP target and measure it, or verify what it keeps.
     Perf(Box<perf::Args>),
 }
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => args.run(log).map(success).map_err(|e| e.to_string()),
         Command::Rpc(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Md(args) => args.run().map(success).map_err(|e| e.to_string()),
+        Command::Exporter(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Perf(args) => args.run().map_err(|e| e.to_string()),
     };
     match done {
