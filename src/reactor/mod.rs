@@ -28,7 +28,7 @@ pub use events::{Events, Interest, Ready, Registration};
 pub use mailbox::{Mailbox, MailboxSender, mailbox};
 pub use mesh::{Port, mesh};
 pub use reactors::{Exit, ReactorError, Reactors, Setup};
-pub use run::{IdlePolicy, current, events, wake_on_readable};
+pub use run::{IdlePolicy, current, events, is_last_look, wake_on_readable};
 pub use stats::ReactorStats;
 pub use timer::Timers;
 

@@ -103,6 +103,13 @@ impl Setup {
         &self.wakers
     }
 
+    /// Sleeps so long that a test in which nobody wakes a reactor hangs.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn without_net(mut self, idle: IdlePolicy) -> Self {
+        self.rest = Rest::without_net(idle);
+        self
+    }
+
     /// Has `waker` called when a reactor ends, so that its owner can ask [`Reactors::next_exit`].
     pub fn wake_on_exit(&mut self, waker: Waker) {
         self.on_exit = Some(waker);

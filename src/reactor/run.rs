@@ -91,6 +91,8 @@ struct Here {
     events: Events,
     /// A descriptor that should end sleeps could not be watched, so there are none.
     sleepless: Cell<bool>,
+    /// If this turn finds nothing, the reactor sleeps.
+    last_look: Cell<bool>,
 }
 
 thread_local! {
@@ -109,6 +111,13 @@ pub fn current() -> Option<ReactorId> {
 /// The descriptors of the reactor that the caller runs on; `None` on any other thread.
 pub fn events() -> Option<Events> {
     here(|here| here.events.clone())
+}
+
+/// Whether the reactor that the caller runs on sleeps after this turn, if the turn finds nothing to do. What is to end the
+/// sleep and costs too much to be on all the time, as interrupts of a device do, is switched on now, and what it tells of is
+/// looked at after that. False on any thread that is no reactor.
+pub fn is_last_look() -> bool {
+    here(|here| here.last_look.get()).unwrap_or(false)
 }
 
 /// Lets `fd` end this reactor's sleep when it becomes readable, without showing it in
@@ -141,6 +150,7 @@ impl Residence {
             id,
             events,
             sleepless: Cell::new(false),
+            last_look: Cell::new(false),
         }));
         Self(())
     }
@@ -167,6 +177,14 @@ pub(super) fn run(
     let mut now = Instant::now();
     let mut last_progress = now;
     let mut armed = false;
+    let set_armed = |armed: bool| {
+        match armed {
+            true => set.doorbell().arm(),
+            false => set.doorbell().disarm(),
+        }
+        here(|here| here.last_look.set(armed));
+        armed
+    };
     loop {
         let progress = poller.poll(&Turn { now, ready: &ready });
         ready.clear();
@@ -176,23 +194,20 @@ pub(super) fn run(
             Progress::Busy => {
                 last_progress = now;
                 if armed {
-                    set.doorbell().disarm();
-                    armed = false;
+                    armed = set_armed(false);
                 }
             }
             Progress::Idle if armed => {
                 // The turn just over was the look that the doorbell asks for after arming. Events
                 // are not collected between the two: that would swallow the bell's stroke.
                 set.sleep(Some(rest.length(poller.deadline())))?;
-                set.doorbell().disarm();
-                armed = false;
+                armed = set_armed(false);
                 slept = true;
                 set.collect(&mut ready)?;
             }
             Progress::Idle => {
                 if rest.is_due(now - last_progress, poller.deadline(), now) {
-                    set.doorbell().arm();
-                    armed = true;
+                    armed = set_armed(true);
                 } else {
                     std::hint::spin_loop();
                 }

@@ -36,6 +36,8 @@ pub(super) struct QueueRings {
     pub(super) entries: u16,
     pub(super) submission: u64,
     pub(super) completion: u64,
+    /// The interrupt vector of its completions, if it has one.
+    pub(super) vector: Option<u16>,
 }
 
 /// The admin queue of a controller.
@@ -165,9 +167,10 @@ impl Admin {
         }
     }
 
-    /// Makes an I/O queue pair known, without interrupts.
+    /// Makes an I/O queue pair known.
     pub(super) fn create(&mut self, rings: QueueRings) -> Result<(), Fault> {
         const CONTIGUOUS: u32 = 1;
+        const INTERRUPTS: u32 = 1 << 1;
         let QueueRings { id, entries, .. } = rings;
         let size_and_id = u32::from(entries - 1) << 16 | u32::from(id);
         let make = |opcode: AdminOpcode, address, dword11: u32| {
@@ -176,7 +179,11 @@ impl Admin {
             command.cdw11 = dword11.into();
             command
         };
-        let completion = make(AdminOpcode::CreateIoCq, rings.completion, CONTIGUOUS);
+        let interrupts = rings
+            .vector
+            .map_or(0, |vector| u32::from(vector) << 16 | INTERRUPTS);
+        let shape = interrupts | CONTIGUOUS;
+        let completion = make(AdminOpcode::CreateIoCq, rings.completion, shape);
         self.execute(completion, "create an I/O completion queue")?;
         let of_completion = u32::from(id) << 16 | CONTIGUOUS;
         let submission = make(AdminOpcode::CreateIoSq, rings.submission, of_completion);

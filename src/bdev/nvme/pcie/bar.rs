@@ -1,6 +1,8 @@
 //! A controller's registers, and whoever can reach them.
 
 use std::fmt::Debug;
+use std::io;
+use std::os::fd::BorrowedFd;
 
 use crate::nvme::property::Property;
 
@@ -38,6 +40,20 @@ pub trait Bar: Debug + Send + Sync {
     /// Takes the right to access memory from the device: when this returns,
     /// no DMA of it begins any more.
     fn stop_dma(&self);
+
+    /// Readies up to `wanted` interrupt vectors, none of which signals anything yet, and answers how many there are: numbers
+    /// from 0 on. To be called once, before the device has I/O queues. 0 where there are no interrupts.
+    fn ready_vectors(&self, _wanted: u16) -> u16 {
+        0
+    }
+
+    /// Has an interrupt vector signal an eventfd from now on, or nothing.
+    ///
+    /// # Errors
+    /// What the operating system says; then it signals nothing.
+    fn bind_vector(&self, _vector: u16, _event: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Where the doorbells of a queue pair are.

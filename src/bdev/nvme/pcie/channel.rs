@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::super::slots::Slots;
 use super::super::super::{Channel, Completion, IoStat, Op, Request, Status};
+use super::bell::Bell;
 use super::controller::Inner;
 use super::gate::Phase;
 use super::keeper::Ask;
@@ -21,6 +22,7 @@ use crate::lock;
 use crate::memory::BufMut;
 use crate::nvme::Command;
 use crate::nvme::io::{BlockRange, IoCommand};
+use crate::reactor;
 
 /// How often commands in flight are looked at, as a part of the timeout.
 const LOOKS: u32 = 16;
@@ -54,6 +56,10 @@ pub(super) struct PcieChannel {
     /// The time of the last poll.
     now: Instant,
     next_look: Instant,
+    /// Until then completions are looked for without a rest.
+    linger_until: Instant,
+    /// What wakes the reactor for a completion, if anything does.
+    bell: Option<Bell>,
     /// The count of resets at which the last reset was asked for.
     asked: Option<u32>,
 }
@@ -83,6 +89,8 @@ impl PcieChannel {
             stat: IoStat::default(),
             now,
             next_look: now,
+            linger_until: now,
+            bell: lane.vector.and_then(Bell::new),
             asked: None,
             inner,
             offer,
@@ -145,6 +153,7 @@ impl PcieChannel {
             else {
                 break;
             };
+            self.linger_until = self.now + self.inner.options.linger;
             let end = piece.at + blocks;
             let index = lane.queue.push(command);
             self.flights[usize::from(index)] = Some(Flight {
@@ -170,6 +179,9 @@ impl PcieChannel {
         let lane = self.lane.as_mut().expect("a channel has its lane");
         let outcome = lane.queue.reap(&*self.inner.bar, &mut reaped);
         let worked = !reaped.is_empty();
+        if worked {
+            self.linger_until = self.now + self.inner.options.linger;
+        }
         for Reaped { index, status, .. } in reaped.drain(..) {
             let flight = self.flights[usize::from(index)].take();
             self.land(flight.expect("a command in flight"), status);
@@ -240,6 +252,26 @@ impl PcieChannel {
             }
             rests
         });
+    }
+
+    /// Switches the interrupt on for a sleep with commands in flight, and off after it. To be called before completions are
+    /// looked for.
+    fn listen(&mut self) {
+        let (Some(bell), Some(lane)) = (&mut self.bell, &mut self.lane) else {
+            return;
+        };
+        let wanted = lane.queue.in_flight() > 0 && reactor::is_last_look();
+        if bell.is_bound() == wanted {
+            return;
+        }
+        if let Err(error) = bell.set(&*self.inner.bar, wanted) {
+            let name = &self.offer.info.name;
+            tracing::warn!(
+                bdev = name,
+                "no sleep with commands in flight: interrupts: {error}"
+            );
+            self.bell = None;
+        }
     }
 
     fn ask_for_reset(&mut self, epoch: u32, reason: &str) {
@@ -438,6 +470,7 @@ impl Channel for PcieChannel {
         let mut worked = false;
         match self.phase() {
             (Phase::Live, epoch) => {
+                self.listen();
                 if self.running.len() > 0 {
                     worked = self.reap(epoch);
                     if now >= self.next_look {
@@ -462,12 +495,22 @@ impl Channel for PcieChannel {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        // Nobody wakes a reactor for a completion: it is looked for.
+        let rested = self.delayed.iter().map(|&(due, _)| due).min();
         let sent = self.lane.as_ref().map_or(0, |lane| lane.queue.in_flight());
-        match sent > 0 || !self.waiting.is_empty() || !self.answered.is_empty() {
-            true => Some(self.now),
-            false => self.delayed.iter().map(|&(due, _)| due).min(),
-        }
+        let looks = match &self.bell {
+            _ if !self.waiting.is_empty() || !self.answered.is_empty() => Some(self.now),
+            _ if sent == 0 => None,
+            // It is switched on in the last look, if it can be.
+            Some(bell)
+                if self.now >= self.linger_until
+                    && (bell.is_bound() || !reactor::is_last_look()) =>
+            {
+                Some(self.next_look)
+            }
+            // Nobody wakes the reactor for a completion: it is looked for.
+            _ => Some(self.now),
+        };
+        looks.into_iter().chain(rested).min()
     }
 
     fn iostat(&self, report: &mut dyn FnMut(&str, &IoStat)) {
@@ -480,6 +523,10 @@ impl Drop for PcieChannel {
         let Some(lane) = self.lane.take() else {
             return;
         };
+        if let Some(bell) = self.bell.as_mut().filter(|bell| bell.is_bound()) {
+            // Then it signals an eventfd that nobody has any more.
+            let _ = bell.set(&*self.inner.bar, false);
+        }
         if lane.queue.in_flight() == 0 {
             lock::exclusive(&self.inner.common.spares).push(lane);
             return;

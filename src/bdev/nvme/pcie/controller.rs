@@ -62,6 +62,10 @@ pub struct Options {
     /// Whether SGLs are used where the controller takes them: memory that PRPs can't tell goes without copies and in fewer
     /// commands.
     pub sgls: bool,
+    /// How long a reactor looks for completions after it found one or sent a command, before it may sleep until an interrupt:
+    /// longer than an SSD takes for reads and writes, because falling asleep costs some of that. Where there are no
+    /// interrupts, it looks for ever.
+    pub linger: Duration,
     /// How often a command is sent again, after errors that may pass and after resets.
     pub retries: u8,
 }
@@ -77,6 +81,7 @@ impl Options {
             timeout: Duration::from_secs(10),
             shadow_doorbells: true,
             sgls: true,
+            linger: Duration::from_millis(1),
             retries: 2,
         }
     }
@@ -242,11 +247,14 @@ impl Controller {
         let in_flight = abilities.max_commands.unwrap_or(u16::MAX);
         let entries = options.entries.min(most).min(in_flight.saturating_add(1));
         let entries = entries.max(2);
+        // The first vector is the admin queue's, which is polled.
+        let vectors = bar.ready_vectors(queues.saturating_add(1));
         let mut lanes = Vec::new();
         let mut spares = Vec::new();
         for id in (1..=queues).rev() {
             let doorbells = Doorbells::of(id, stride);
-            let mut lane = Lane::new(id, entries, doorbells, &arena, &windows)?;
+            let vector = Some(id).filter(|&id| id < vectors);
+            let mut lane = Lane::new(id, entries, doorbells, vector, &arena, &windows)?;
             if let Some(shadow) = pages.as_ref().and_then(|pages| pages.of(id)) {
                 lane.queue.shadow_with(shadow);
             }

@@ -22,6 +22,8 @@ pub(super) const BOUNCE: (usize, usize) = (64 * 1024, 8);
 pub(super) struct Lane {
     pub(super) queue: QueuePair,
     pub(super) gate: Arc<Gate>,
+    /// The interrupt vector of its completions, if it has one.
+    pub(super) vector: Option<u16>,
     pub(super) bounces: Pool,
     lists: DeviceMemory,
     lists_address: u64,
@@ -33,6 +35,7 @@ impl Lane {
         id: u16,
         entries: u16,
         doorbells: Doorbells,
+        vector: Option<u16>,
         arena: &Arena,
         windows: &Windows,
     ) -> Result<Self, Fault> {
@@ -49,6 +52,7 @@ impl Lane {
         Ok(Self {
             queue,
             gate: Arc::new(Gate::new()),
+            vector,
             bounces: Pool::new(arena, size, count)?,
             lists_address: lists.address(windows, 0).ok_or(Fault::Unmapped)?,
             lists,
@@ -73,6 +77,7 @@ impl Lane {
             entries: self.queue.entries(),
             submission,
             completion,
+            vector: self.vector,
         })
     }
 

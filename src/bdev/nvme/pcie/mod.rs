@@ -4,6 +4,7 @@
 
 mod admin;
 mod bar;
+mod bell;
 mod bring_up;
 mod channel;
 mod controller;

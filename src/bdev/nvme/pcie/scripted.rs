@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -84,6 +85,15 @@ pub(super) struct State {
     pub(super) by_sgl: usize,
     /// Opcodes of all I/O commands that were executed, in order.
     pub(super) executed: Vec<u8>,
+    /// Interrupt vectors that it has.
+    pub(super) vectors: u16,
+    /// Those that signal something, and those that would have.
+    pub(super) bound: HashMap<u16, OwnedFd>,
+    pending: Vec<u16>,
+    /// How often a vector was bound.
+    pub(super) bindings: usize,
+    /// What is held is completed just before a vector is bound.
+    pub(super) completes_on_binding: bool,
     disk: Vec<u8>,
     /// Asynchronous event requests that wait.
     pub(super) events: Vec<u16>,
@@ -106,6 +116,8 @@ struct Ring {
     phase: bool,
     /// The completion queue of a submission queue.
     completion: u16,
+    /// The interrupt vector of a completion queue.
+    vector: Option<u16>,
 }
 
 impl Scripted {
@@ -174,6 +186,11 @@ impl Scripted {
                 behaviors: Vec::new(),
                 refuses_behaviors: false,
                 by_sgl: 0,
+                vectors: 0,
+                bound: HashMap::new(),
+                pending: Vec::new(),
+                bindings: 0,
+                completes_on_binding: false,
                 executed: Vec::new(),
                 disk: vec![0xEE; blocks as usize * (1 << (shift & 0x1f))],
                 events: Vec::new(),
@@ -246,6 +263,12 @@ impl Scripted {
         let bytes = completion.as_bytes();
         self.store(state, address, &bytes[..8]);
         self.store(state, address + 8, &bytes[8..]);
+        if let Some(vector) = state.completion[&queue].vector {
+            match state.bound.get(&vector) {
+                Some(event) => signal(event),
+                None => state.pending.push(vector),
+            }
+        }
     }
 
     /// Where the `len` bytes of a command are: address and length of each piece.
@@ -403,9 +426,15 @@ impl Scripted {
                 self.send(state, command, &page);
             }
             0x05 => {
-                assert_eq!(dw11, 1, "contiguous, no interrupts");
+                let vector = (dw11 >> 16) as u16;
+                match (state.vectors, dw11 & 0xffff) {
+                    (0, 1) => assert_eq!(vector, 0),
+                    (vectors, 3) => assert!(vector < vectors),
+                    (_, flags) => panic!("contiguous, with interrupts if there are any: {flags}"),
+                }
                 let base = command.prps().0;
-                let ring = Ring::new(base, entries + 1, id);
+                let mut ring = Ring::new(base, entries + 1, id);
+                ring.vector = (dw11 & 2 != 0).then_some(vector);
                 state.completion.insert(id, ring);
             }
             0x01 => {
@@ -548,6 +577,11 @@ impl Scripted {
     }
 }
 
+/// An interrupt.
+fn signal(event: &OwnedFd) {
+    rustix::io::write(event, &1_u64.to_ne_bytes()).unwrap();
+}
+
 impl State {
     fn create(&mut self, id: u16, entries: u16, submission: u64, completion: u64) {
         self.submission
@@ -567,6 +601,7 @@ impl Ring {
             head: 0,
             phase: true,
             completion,
+            vector: None,
         }
     }
 }
@@ -638,5 +673,35 @@ impl Bar for Scripted {
 
     fn stop_dma(&self) {
         self.state().dma = false;
+    }
+
+    fn ready_vectors(&self, wanted: u16) -> u16 {
+        self.state().vectors.min(wanted)
+    }
+
+    fn bind_vector(&self, vector: u16, event: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut state = self.state();
+        assert!(vector < state.vectors);
+        let Some(event) = event else {
+            state.bound.remove(&vector);
+            return Ok(());
+        };
+        state.bindings += 1;
+        if state.completes_on_binding {
+            while !state.held.is_empty() {
+                let (queue, command) = state.held.remove(0);
+                self.answer(&mut state, queue, &command);
+            }
+            state.pending.clear();
+        }
+        let event = event.try_clone_to_owned()?;
+        // What was masked is told now.
+        let before = state.pending.len();
+        state.pending.retain(|&pending| pending != vector);
+        if state.pending.len() < before {
+            signal(&event);
+        }
+        state.bound.insert(vector, event);
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::memory::{Pool, Segments, SegmentsMut};
 use crate::nvme::identify::{IdentifyController, IdentifyNamespace, NamespaceList};
 use crate::nvme::property::Capabilities;
 use crate::nvme::{Completion as Entry, Status as NvmeStatus};
+use crate::reactor::{CoreMask, IdlePolicy, Poller, Progress, Reactors, Turn};
 
 /// Nothing in these tests takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -473,6 +474,103 @@ fn a_command_that_takes_too_long_is_aborted() {
     let done = finish(&mut *channel);
     assert_eq!((done[0].token, done[0].status), (4, Status::WriteFault));
     assert_eq!(device.state().enabled, 1, "no reset");
+}
+
+/// A reactor that has written a block through a channel of its own, ends when that is done, and sleeps without end until
+/// somebody wakes it.
+fn writer(device: &Arc<Scripted>, idle: IdlePolicy) -> (Controller, Reactors) {
+    struct Writer {
+        channel: Box<dyn Channel>,
+        done: Vec<Completion>,
+    }
+
+    impl Poller for Writer {
+        fn poll(&mut self, turn: &Turn<'_>) -> Progress {
+            self.channel.kick();
+            let worked = self.channel.poll(turn.now, &mut self.done);
+            match worked {
+                _ if !self.done.is_empty() => Progress::Finished,
+                true => Progress::Busy,
+                false => Progress::Idle,
+            }
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            self.channel.deadline()
+        }
+    }
+
+    // No command is found overdue before the test gives up.
+    let options = Options {
+        timeout: Duration::from_secs(360_000),
+        ..Options::new("Nvme0")
+    };
+    let controller = Controller::attach(access(device), options).unwrap();
+    let mask = CoreMask::of(CoreMask::available().unwrap().cores().take(1)).unwrap();
+    let setup = Reactors::prepare(&mask, idle).unwrap().without_net(idle);
+    let (bdev, pool) = (only(&controller), pool(device));
+    let reactors = setup.start(|_| {
+        let (bdev, pool) = (bdev.clone(), pool.clone());
+        move || {
+            let mut channel = bdev.open().unwrap();
+            channel.submit(write(1, &pool, 0, &[1; 512])).unwrap();
+            let done = Vec::new();
+            Writer { channel, done }
+        }
+    });
+    (controller, reactors.unwrap())
+}
+
+const SLEEPY: IdlePolicy = IdlePolicy::Adaptive {
+    quiet: Duration::ZERO,
+};
+
+fn has_ended(reactors: &mut Reactors) -> bool {
+    reactors.next_exit().is_some_and(|exit| {
+        exit.outcome.unwrap();
+        true
+    })
+}
+
+#[test]
+fn a_reactor_that_sleeps_on_a_command_is_woken_by_its_completion() {
+    let device = Scripted::new(256, 9);
+    device.state().vectors = 9;
+    device.state().hold = true;
+    let (_controller, mut reactors) = writer(&device, SLEEPY);
+    until("a vector", || device.state().bindings > 0);
+    // Most likely it is asleep by now; if not, it finds the completion before it sleeps.
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!has_ended(&mut reactors));
+    device.release(0);
+    until("the end", || has_ended(&mut reactors));
+    assert!(device.state().bound.is_empty(), "no interrupts after it");
+}
+
+#[test]
+fn a_completion_that_comes_while_the_reactor_falls_asleep_is_found() {
+    let device = Scripted::new(256, 9);
+    device.state().vectors = 9;
+    device.state().hold = true;
+    device.state().completes_on_binding = true;
+    let (_controller, mut reactors) = writer(&device, SLEEPY);
+    until("the end", || has_ended(&mut reactors));
+    assert_eq!(device.state().bindings, 1);
+}
+
+#[test]
+fn reactors_that_do_not_sleep_have_no_interrupts() {
+    for (idle, vectors) in [(IdlePolicy::Busy, 9), (SLEEPY, 0)] {
+        let device = Scripted::new(256, 9);
+        device.state().vectors = vectors;
+        device.state().hold = true;
+        let (_controller, mut reactors) = writer(&device, idle);
+        until("a command", || !device.state().held.is_empty());
+        std::thread::sleep(Duration::from_millis(5));
+        device.release(0);
+        until("the end", || has_ended(&mut reactors));
+        assert_eq!(device.state().bindings, 0);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -135,6 +136,25 @@ impl Bar for VfioBar {
             // The device is gone, or else closing it ends its DMA.
             tracing::error!("PCI command register: {error}");
         }
+    }
+
+    fn ready_vectors(&self, wanted: u16) -> u16 {
+        let ready = || -> io::Result<u16> {
+            let vectors = ioctl::vectors(&self.device)?.min(u32::from(wanted)) as u16;
+            if vectors > 0 {
+                // All of them at once: older kernels can't add some later.
+                ioctl::bind(&self.device, 0, &vec![None; usize::from(vectors)])?;
+            }
+            Ok(vectors)
+        };
+        ready().unwrap_or_else(|error| {
+            tracing::info!("no interrupts, so no sleep with commands in flight: {error}");
+            0
+        })
+    }
+
+    fn bind_vector(&self, vector: u16, event: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        ioctl::bind(&self.device, vector, &[event])
     }
 }
 

@@ -3,13 +3,15 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{Ioctl, c_int, c_ulong};
+use smallvec::{SmallVec, smallvec};
 use vfio_bindings::bindings::vfio::{
     VFIO_API_VERSION, VFIO_BASE, VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE,
-    VFIO_GROUP_FLAGS_VIABLE, VFIO_TYPE, VFIO_TYPE1v2_IOMMU, vfio_group_status,
-    vfio_iommu_type1_dma_map, vfio_region_info,
+    VFIO_GROUP_FLAGS_VIABLE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
+    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_TYPE, VFIO_TYPE1v2_IOMMU, vfio_group_status,
+    vfio_iommu_type1_dma_map, vfio_irq_info, vfio_irq_set, vfio_region_info,
 };
 
 /// The version that this code speaks.
@@ -27,6 +29,8 @@ const GROUP_GET_STATUS: Ioctl = request(3);
 const GROUP_SET_CONTAINER: Ioctl = request(4);
 const GROUP_GET_DEVICE_FD: Ioctl = request(6);
 const DEVICE_GET_REGION_INFO: Ioctl = request(8);
+const DEVICE_GET_IRQ_INFO: Ioctl = request(9);
+const DEVICE_SET_IRQS: Ioctl = request(10);
 const IOMMU_MAP_DMA: Ioctl = request(13);
 
 /// Runs a request whose argument is a number.
@@ -106,6 +110,41 @@ pub(super) fn region(device: &File, index: u32) -> io::Result<vfio_region_info> 
     // SAFETY: the request takes this structure, which has no addresses, and fills no more than it.
     unsafe { with_structure(device.as_raw_fd(), DEVICE_GET_REGION_INFO, &mut info) }?;
     Ok(info)
+}
+
+/// How many MSI-X vectors a device has.
+pub(super) fn vectors(device: &File) -> io::Result<u32> {
+    let mut info = vfio_irq_info {
+        argsz: size_of::<vfio_irq_info>() as u32,
+        flags: 0,
+        index: VFIO_PCI_MSIX_IRQ_INDEX,
+        count: 0,
+    };
+    // SAFETY: the request takes this structure, which has no addresses.
+    unsafe { with_structure(device.as_raw_fd(), DEVICE_GET_IRQ_INFO, &mut info) }?;
+    Ok(info.count)
+}
+
+/// Has the MSI-X vectors from `first` on signal one of `events` each, or nothing. The first call decides how many there are.
+pub(super) fn bind(device: &File, first: u16, events: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
+    // A `vfio_irq_set`, and behind it a descriptor, or -1, for each vector.
+    let header = size_of::<vfio_irq_set>() / size_of::<u32>();
+    let mut words: SmallVec<[u32; 6]> = smallvec![
+        0,
+        VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+        VFIO_PCI_MSIX_IRQ_INDEX,
+        u32::from(first),
+        events.len() as u32,
+    ];
+    debug_assert_eq!(words.len(), header);
+    words.extend(
+        events
+            .iter()
+            .map(|event| event.map_or(-1, |fd| fd.as_raw_fd()) as u32),
+    );
+    words[0] = (words.len() * size_of::<u32>()) as u32;
+    // SAFETY: the request takes such a structure with as many descriptors as it says, and only reads it.
+    told(unsafe { libc::ioctl(device.as_raw_fd(), DEVICE_SET_IRQS, words.as_ptr()) }).map(drop)
 }
 
 /// Makes `size` bytes from `base` readable and writable for all devices of a container, from `iova`
