@@ -152,6 +152,8 @@ const EVENT: u64 = u64::MAX - 2;
 const ASKED: u64 = u64::MAX - 3;
 /// Pause between two looks at CSTS.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Namespaces that are looked at: of more, nobody makes members.
+const MAX_NAMESPACES: usize = 256;
 /// Commands in flight on the admin queue: one of the bring-up, a keep-alive, and some to spare.
 const ADMIN_DEPTH: u16 = 31;
 
@@ -473,7 +475,12 @@ impl Controller {
             Step::ActiveNamespaces => {
                 let list = NamespaceList::ref_from_bytes(data);
                 let list = list.map_err(|_| short("the namespace list"))?;
-                self.to_identify = list.iter().collect();
+                let ids = list.checked(MAX_NAMESPACES).map_err(|id| {
+                    ControllerError::Unusable(format!(
+                        "its list of namespaces has {id}, where identifiers must ascend and name a namespace"
+                    ))
+                });
+                self.to_identify = ids?;
                 self.to_identify.reverse();
                 self.next_namespace();
             }

@@ -17,6 +17,8 @@ mod slot;
 mod socket;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, fuzzing))]
+pub mod trial;
 
 pub use controller::{Controller, ControllerError, ControllerSettings, Facts, Namespace};
 pub use error::{CommandError, QueueError};

@@ -61,7 +61,7 @@ pub struct Done {
 
 /// How far the queue has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// ICReq is out.
     Greeting,
     /// Connect is out, as this command.
@@ -98,9 +98,9 @@ const RESPONSE_CID: u32 = 20;
 /// One queue pair. See the head of this file.
 #[derive(Debug)]
 pub struct Queue {
-    settings: QueueSettings,
-    stage: Stage,
-    slots: Slots,
+    pub(super) settings: QueueSettings,
+    pub(super) stage: Stage,
+    pub(super) slots: Slots,
     decoder: Decoder<FromController>,
     inbox: Inbox,
     inbound: Option<Inbound>,

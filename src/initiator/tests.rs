@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 use super::fake::{BLOCK, Disk, FakeServer, FakeTarget, Manner, disk};
+use super::trial::{seeds, session};
 use super::{
     CommandError, Controller, ControllerError, ControllerSettings, Done, Payload, Queue,
     QueueError, QueueSettings, Socket,
@@ -290,6 +291,21 @@ proptest! {
         queue.abandon(&mut done);
         prop_assert_eq!(done.len(), owed);
         prop_assert_eq!(queue.in_flight(), 0);
+    }
+}
+
+proptest! {
+    /// Whatever a target does, and in whatever order. `scripts/fuzz session` looks further.
+    #[test]
+    fn any_session_is_as_its_model_says(choices in prop::collection::vec(any::<u8>(), 0..400)) {
+        session(&choices);
+    }
+}
+
+#[test]
+fn kept_sessions_are_as_their_model_says() {
+    for seed in seeds("session") {
+        session(&seed);
     }
 }
 

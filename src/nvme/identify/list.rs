@@ -6,6 +6,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::IDENTIFY_SIZE;
+use crate::nvme::NSID_MAX;
 
 /// Namespace list (Base, "Namespace List"): up to 1024 identifiers, ascending, 0 behind the last. Also log page 04h.
 #[derive(
@@ -39,6 +40,22 @@ impl NamespaceList {
     /// The identifiers up to the first 0.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ids.iter().map(|id| id.get()).take_while(|&id| id != 0)
+    }
+
+    /// The identifiers up to the first 0, at most `most`: each names one namespace, and they ascend.
+    ///
+    /// # Errors
+    /// The first one that does not.
+    pub fn checked(&self, most: usize) -> Result<Vec<u32>, u32> {
+        let ids: Vec<u32> = self.iter().take(most).collect();
+        let before = std::iter::once(0).chain(ids.iter().copied());
+        let wrong = before
+            .zip(&ids)
+            .find(|&(before, &id)| id > NSID_MAX || before >= id);
+        match wrong {
+            Some((_, &id)) => Err(id),
+            None => Ok(ids),
+        }
     }
 }
 

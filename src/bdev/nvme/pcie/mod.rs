@@ -31,3 +31,5 @@ pub use bar::{ALL_ONES, Bar};
 pub use controller::{Access, Controller, Options};
 pub use error::{Fault, NamespaceError, NvmeError};
 pub use queue::QueueFault;
+#[cfg(any(test, fuzzing))]
+pub use shape::trial;

@@ -8,7 +8,6 @@ use super::super::identity::Identity;
 use super::admin::Admin;
 use super::error::Fault;
 use super::sgl::Rules;
-use crate::nvme::NSID_MAX;
 use crate::nvme::identify::{
     Cns, DescriptorList, IdentifyController, IdentifyNamespace, NamespaceDescriptor, NamespaceList,
     descriptors,
@@ -136,18 +135,12 @@ fn max_transfer(mdts: u8) -> usize {
 pub(super) fn namespaces(admin: &mut Admin) -> Result<Vec<u32>, Fault> {
     let what = "list its namespaces";
     let list: NamespaceList = admin.identify(Cns::ActiveNamespaces, 0, what)?;
-    let mut ids: Vec<u32> = Vec::new();
-    for id in list.iter().take(MAX_NAMESPACES) {
-        if id > NSID_MAX || ids.last().is_some_and(|&before| before >= id) {
-            return Err(Fault::Identify {
-                field: "the list of namespaces",
-                value: u64::from(id),
-                reason: "identifiers must ascend and name a namespace; update its firmware",
-            });
-        }
-        ids.push(id);
-    }
-    Ok(ids)
+    let ids = list.checked(MAX_NAMESPACES);
+    ids.map_err(|id| Fault::Identify {
+        field: "the list of namespaces",
+        value: u64::from(id),
+        reason: "identifiers must ascend and name a namespace; update its firmware",
+    })
 }
 
 impl Shape {
@@ -247,10 +240,45 @@ fn uuid(identify: &IdentifyNamespace, names: &[u8; 4096], identity: &Identity, n
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())
 }
 
+/// Reads these bytes as Identify Controller, Identify Namespace, and the names of a namespace; property
+/// tests and fuzz targets share it. What is not there is 0.
+///
+/// # Panics
+/// Where something is taken that cannot be worked with.
+#[cfg(any(test, fuzzing))]
+pub fn trial(pages: [&[u8]; 3]) {
+    use zerocopy::FromBytes;
+    let [controller, namespace, names] = pages.map(|bytes| {
+        let mut page = [0; 4096];
+        let len = bytes.len().min(4096);
+        page[..len].copy_from_slice(&bytes[..len]);
+        page
+    });
+    let (controller, _) = IdentifyController::read_from_prefix(&controller).expect("a page");
+    let Ok(abilities) = Abilities::of(&controller, u32::MAX) else {
+        return;
+    };
+    assert!((8192..=MAX_TRANSFER).contains(&abilities.max_transfer));
+    assert!(abilities.shutdown.is_none_or(|time| time <= MAX_SHUTDOWN));
+    assert_ne!(abilities.max_commands, Some(0));
+    let (list, _) = NamespaceList::ref_from_prefix(&names).expect("a page");
+    if let Ok(ids) = list.checked(MAX_NAMESPACES) {
+        assert!(ids.len() <= MAX_NAMESPACES && ids.is_sorted_by(|a, b| a < b));
+        assert!(ids.iter().all(|&id| id > 0 && id <= crate::nvme::NSID_MAX));
+    }
+    let (namespace, _) = IdentifyNamespace::read_from_prefix(&namespace).expect("a page");
+    let uuid = uuid(&namespace, &names, &abilities.identity, 1);
+    assert!(!uuid.is_nil());
+    if let Ok(shape) = Shape::of(&namespace, 1, uuid) {
+        assert!(matches!(shape.block_size, 512 | 4096));
+        let bytes = u128::from(shape.blocks) * u128::from(shape.block_size);
+        assert!(bytes > 0 && bytes < 1 << 63);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use zerocopy::FromBytes;
 
     use super::*;
 
@@ -338,8 +366,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a device fills its structures with: no panic, and what is taken of it can be
-        /// worked with.
+        /// Whatever a device fills its structures with.
         #[test]
         fn any_bytes_are_read_without_harm(
             fill in any::<u8>(),
@@ -351,18 +378,7 @@ mod tests {
             }
             // Sizes that pass, so that the rest is looked at too.
             page[512..514].copy_from_slice(&[0x66, 0x44]);
-            let (controller, _) = IdentifyController::read_from_prefix(&page).unwrap();
-            let abilities = Abilities::of(&controller, u32::MAX).unwrap();
-            prop_assert!((8192..=MAX_TRANSFER).contains(&abilities.max_transfer));
-            prop_assert!(abilities.shutdown.is_none_or(|time| time <= MAX_SHUTDOWN));
-            let (namespace, _) = IdentifyNamespace::read_from_prefix(&page).unwrap();
-            let names = page.try_into().unwrap();
-            let uuid = uuid(&namespace, &names, &abilities.identity, 1);
-            if let Ok(shape) = Shape::of(&namespace, 1, uuid) {
-                prop_assert!(matches!(shape.block_size, 512 | 4096));
-                let bytes = u128::from(shape.blocks) * u128::from(shape.block_size);
-                prop_assert!(bytes > 0 && bytes < 1 << 63);
-            }
+            trial([&page; 3]);
         }
     }
 

@@ -84,7 +84,7 @@ fn ask(options: &TcpOptions, address: SocketAddr) -> Result<Vec<Found>, String> 
         admin.controller.facts().is_some().then_some(())
     })?;
     for _ in 0..ATTEMPTS {
-        if let Some(entries) = read(&mut admin, until)? {
+        if let Some(entries) = read(|offset, len| fetch(&mut admin, offset, len, until))? {
             admin.say_goodbye();
             return Ok(gather(&entries, address));
         }
@@ -92,14 +92,16 @@ fn ask(options: &TcpOptions, address: SocketAddr) -> Result<Vec<Found>, String> 
     Err("its discovery log page changes all the time".to_owned())
 }
 
-/// All entries; `None` where the page has changed meanwhile.
-fn read(admin: &mut Admin, until: Instant) -> Result<Option<Vec<DiscoveryEntry>>, String> {
-    let header = |admin: &mut Admin| {
-        let bytes = fetch(admin, 0, HEADER, until)?;
+/// All entries; `None` where the page has changed meanwhile. `fetch` gives so many bytes of it from an
+/// offset on.
+pub(super) fn read(
+    mut fetch: impl FnMut(u64, usize) -> Result<Vec<u8>, String>,
+) -> Result<Option<Vec<DiscoveryEntry>>, String> {
+    let header = |bytes: Vec<u8>| {
         DiscoveryHeader::read_from_bytes(&bytes)
             .map_err(|_| "its discovery log page is too short".to_owned())
     };
-    let first = header(admin)?;
+    let first = header(fetch(0, HEADER)?)?;
     let count = first.numrec.get();
     if first.recfmt.get() != 0 || count > MOST {
         return Err(format!(
@@ -111,11 +113,11 @@ fn read(admin: &mut Admin, until: Instant) -> Result<Option<Vec<DiscoveryEntry>>
     while (entries.len() as u64) < count {
         let at = entries.len() as u64;
         let len = (count - at).min(ENTRIES) as usize * ENTRY;
-        let bytes = fetch(admin, HEADER as u64 + at * ENTRY as u64, len, until)?;
+        let bytes = fetch(HEADER as u64 + at * ENTRY as u64, len)?;
         let more = <[DiscoveryEntry]>::ref_from_bytes(&bytes);
         entries.extend_from_slice(more.map_err(|_| "an entry is too short".to_owned())?);
     }
-    let unchanged = header(admin)?.genctr == first.genctr;
+    let unchanged = header(fetch(0, HEADER)?)?.genctr == first.genctr;
     Ok(unchanged.then_some(entries))
 }
 
@@ -158,7 +160,7 @@ fn wait<T>(
 }
 
 /// The subsystems among the entries of the service at `service`, and all addresses of each.
-fn gather(entries: &[DiscoveryEntry], service: SocketAddr) -> Vec<Found> {
+pub(super) fn gather(entries: &[DiscoveryEntry], service: SocketAddr) -> Vec<Found> {
     let mut all: Vec<Found> = Vec::new();
     for entry in entries {
         if entry.subtype != SubsystemType::Nvm.code() {

@@ -24,6 +24,8 @@ mod options;
 mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, fuzzing))]
+mod trial;
 
 pub use controller::{AttachError, HealthAnswer, TcpController};
 pub use discovery::{Discovery, Found};
@@ -31,3 +33,5 @@ pub use link::Phase;
 pub use namespace::TcpNamespace;
 pub use options::{Recovery, RecoveryError, TcpOptions};
 pub use status::Status;
+#[cfg(any(test, fuzzing))]
+pub use trial::{association, discovery};

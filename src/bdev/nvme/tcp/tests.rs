@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Phase, Recovery, TcpController, TcpNamespace, TcpOptions};
+use proptest::prelude::*;
+
+use super::{Phase, Recovery, TcpController, TcpNamespace, TcpOptions, association, discovery};
 use crate::bdev::conformance::{User, buffers, conforms};
 use crate::bdev::{Bdev, Data, Op, Status};
 use crate::initiator::fake::{BLOCK, FakeServer, Manner, Misdeed, disk};
+use crate::initiator::trial::seeds;
 use crate::nvme::Nqn;
 use crate::nvme::identify::IdentifyController;
 
@@ -60,6 +63,39 @@ fn attach(server: &FakeServer, options: TcpOptions) -> (TcpController, Arc<TcpNa
     let namespace = controller.namespaces()[0].clone();
     assert_eq!(namespace.info().name, "Nn1");
     (controller, namespace)
+}
+
+proptest! {
+    /// Whatever a controller says of itself. `scripts/fuzz association` looks further.
+    #[test]
+    fn any_controller_is_taken_as_it_can_be_used_or_refused(
+        choices in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        association(&choices);
+    }
+
+    /// Whatever a discovery service says. `scripts/fuzz discovery` looks further.
+    #[test]
+    fn any_discovery_page_is_read_to_an_end(
+        entries in 0..6u8,
+        bytes in prop::collection::vec(any::<u8>(), 0..6000),
+    ) {
+        let mut page = vec![0; 8];
+        page.extend([entries, 0, 0, 0, 0, 0, 0, 0]);
+        page.resize(1024, 0);
+        page.extend(&bytes);
+        discovery(&bytes);
+        page.insert(0, entries.wrapping_sub(1));
+        discovery(&page);
+    }
+}
+
+#[test]
+fn kept_controllers_and_discovery_pages_are_taken_or_refused() {
+    seeds("association")
+        .iter()
+        .for_each(|seed| association(seed));
+    seeds("discovery").iter().for_each(|seed| discovery(seed));
 }
 
 #[test]
