@@ -59,6 +59,12 @@ pub(crate) struct Manner {
     pub optional: u16,
     /// NGUID of the namespaces.
     pub nguid: [u8; 16],
+    /// There is a volatile write cache (VWC).
+    pub write_cache: bool,
+    /// Status of Flush.
+    pub flushes: Status,
+    /// The I/O commands that it was sent.
+    pub heard: Arc<Mutex<Vec<IoCommand>>>,
 }
 
 /// What a target may do that no target should, once.
@@ -128,6 +134,9 @@ impl Default for Manner {
             bad_block: None,
             optional: 0,
             nguid: [0; 16],
+            write_cache: false,
+            flushes: Status::SUCCESS,
+            heard: Arc::default(),
         }
     }
 }
@@ -423,6 +432,9 @@ impl FakeTarget {
                     identify.iorcsz = 1.into();
                     identify.kas = 10.into();
                     identify.oncs = self.manner.optional.into();
+                    if self.manner.write_cache {
+                        identify.vwc = IdentifyController::VWC_PRESENT;
+                    }
                     identify.sgls = (IdentifyController::SGLS_SUPPORTED
                         | IdentifyController::SGLS_OFFSET)
                         .into();
@@ -467,6 +479,10 @@ impl FakeTarget {
 
     fn io(&mut self, command: &Command, data: &[u8]) -> (Status, u64, Vec<u8>) {
         let command = IoCommand::parse(command).expect("an I/O command");
+        self.manner.heard.lock().unwrap().push(command);
+        if command == IoCommand::Flush {
+            return (self.manner.flushes, 0, Vec::new());
+        }
         let mut disk = self.disk.lock().unwrap();
         let done = |data| (Status::SUCCESS, 0, data);
         let Some(range) = command.range() else {

@@ -69,6 +69,8 @@ pub(super) enum Mutation {
     D12,
     /// A write of several blocks is acknowledged while the log still says that it is under way.
     D13,
+    /// A flush that a member has failed is acknowledged although nobody has said that it is lost.
+    D14,
 }
 
 /// Whether a defect is switched on.

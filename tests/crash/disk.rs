@@ -28,6 +28,8 @@ pub struct Disk {
     pub writes_left: u32,
     /// Bytes that can't be written any more.
     pub broken: Range<usize>,
+    /// Its cache can't be emptied any more.
+    pub stuck: bool,
     /// What is there for certain after a crash, unless something below has overwritten it.
     medium: Vec<u8>,
     /// What a read returns.
@@ -113,6 +115,7 @@ impl Disk {
             gone: false,
             writes_left: u32::MAX,
             broken: 0..0,
+            stuck: false,
             medium: vec![fill; bytes],
             content: vec![fill; bytes],
             unsure: BTreeMap::new(),
@@ -189,6 +192,7 @@ impl Disk {
             };
         }
         match (op, data) {
+            (Op::Flush, _) if self.stuck => return Status::WriteFault,
             (Op::Read, Data::Read(segments)) => {
                 let mut from = &self.content[start..end];
                 for segment in segments.iter_mut() {
@@ -297,6 +301,7 @@ impl Disk {
     fn restarted(&self) -> Self {
         Self {
             gone: false,
+            stuck: false,
             // What can't be written at all had lost its power, perhaps.
             broken: match self.broken.end {
                 usize::MAX => 0..0,

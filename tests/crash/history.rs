@@ -53,6 +53,8 @@ pub enum Failure {
     Worn,
     /// A part of its first row can't be written any more.
     Broken,
+    /// Its cache can't be emptied any more.
+    Stuck,
     /// It is removed by command.
     Removed,
 }
@@ -100,6 +102,7 @@ pub fn loss(shape: &Shape, random: &mut Random) -> Vec<Act> {
         Failure::Gone,
         Failure::Worn,
         Failure::Broken,
+        Failure::Stuck,
         Failure::Removed,
     ]);
     let quiet = random.one_in(2);

@@ -1,5 +1,5 @@
 //! What must be durable before something else happens: for each of these orders, a short history
-//! that goes wrong if it is not kept. `scripts/mutations` breaks one after another (D1 to D13 of
+//! that goes wrong if it is not kept. `scripts/mutations` breaks one after another (D1 to D14 of
 //! `src/raid/mutation.rs`), and sees the test that is named after it fail.
 //!
 //! A history is stopped at each of its steps, and every disk may come out of that in either of two
@@ -282,6 +282,17 @@ fn d11_a_member_is_known_to_be_lost_before_a_flush_is_acknowledged_that_it_lacks
     let mut acts = vec![Act::Fail(FIRST, Failure::Gone), write(0, 1)];
     // They meet the loss at every stage of its becoming known.
     acts.extend((0..8).flat_map(|_| [Act::Wait(4), Act::Flush]));
+    acts.extend([Act::Drain, Act::Rest]);
+    survive(wrecks(&mut world, &acts, Target::Superblock, CACHES), None);
+}
+
+/// A member can't empty its cache any more, and loses what is in it in the crash.
+#[test]
+fn d14_a_member_that_fails_a_flush_is_known_to_be_lost_before_that_is_acknowledged() {
+    let acts = [Act::Fail(FIRST, Failure::Stuck), write(0, 1), Act::Drain];
+    let mut world = world(shape(RESYNC), &acts);
+    let mut acts = vec![Act::Flush];
+    acts.extend((0..8).map(|_| Act::Wait(4)));
     acts.extend([Act::Drain, Act::Rest]);
     survive(wrecks(&mut world, &acts, Target::Superblock, CACHES), None);
 }

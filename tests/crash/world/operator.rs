@@ -27,7 +27,7 @@ impl World {
         if self
             .disks
             .iter()
-            .any(|disk| disk.gone || !disk.broken.is_empty())
+            .any(|disk| disk.gone || disk.stuck || !disk.broken.is_empty())
         {
             return;
         }
@@ -38,6 +38,7 @@ impl World {
             Failure::Gone => self.disks[disk].gone = true,
             Failure::Worn => self.disks[disk].broken = 0..usize::MAX,
             Failure::Broken => self.disks[disk].broken = self.shape.first_page(),
+            Failure::Stuck => self.disks[disk].stuck = true,
             Failure::Removed => self.control(|answer| Control::Remove {
                 member: disk::name(disk),
                 answer,
@@ -70,6 +71,7 @@ impl World {
         let luck = self.random.pick(&Luck::ALL);
         let mut disk = self.disks[at].crash(std::iter::empty(), luck, &mut self.random);
         disk.broken = 0..0;
+        disk.stuck = false;
         self.disks[at] = disk;
         let returning = lost.and_then(|lost| self.returning(at, lost));
         self.tally.returned += u64::from(returning.is_some());

@@ -383,6 +383,15 @@ mod tests {
     }
 
     #[test]
+    fn kept_pages_are_read_without_harm() {
+        for seed in crate::initiator::trial::seeds("shape") {
+            let mut pages = seed.chunks(4096);
+            let mut page = || pages.next().unwrap_or_default();
+            trial([page(), page(), page()]);
+        }
+    }
+
+    #[test]
     fn entry_sizes_must_be_those_of_nvme() {
         let mut identify = IdentifyController::new();
         assert!(Abilities::of(&identify, 0).is_ok());

@@ -186,9 +186,11 @@ fn meaning(op: Op, status: nvme::Status) -> Status {
 
 /// These blocks are in trouble, others may not be.
 fn spoilt(op: Op) -> Status {
-    match op.modifies() {
-        true => Status::WriteFault,
-        false => Status::MediumError,
+    match op {
+        Op::Read | Op::Compare => Status::MediumError,
+        Op::Write { .. } | Op::WriteZeroes { .. } | Op::CompareAndWrite { .. } | Op::Flush => {
+            Status::WriteFault
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::initiator::fake::{BLOCK, FakeServer, Manner, Misdeed, disk};
 use crate::initiator::trial::seeds;
 use crate::nvme::Nqn;
 use crate::nvme::identify::IdentifyController;
+use crate::nvme::io::{BlockRange, IoCommand};
 
 /// Nothing in these tests takes as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -205,6 +206,60 @@ fn a_failing_block_is_told_as_such_and_the_queue_goes_on() {
     assert_eq!(user.read(4, 2), Err(Status::MediumError));
     assert_eq!(user.read(6, 2), Ok(vec![0; 2 * BLOCK]));
     assert_eq!(user.iostat("Nn1").num_errors, 1);
+}
+
+/// What is to be durable is said to be, in the controller's words; and what a flush came to is heard.
+#[test]
+fn a_volatile_write_cache_is_flushed_and_written_past_as_asked() {
+    let (_arena, pool) = buffers();
+    for (write_cache, optional) in [(true, ALL), (true, 0), (false, ALL)] {
+        let server_manner = Manner {
+            optional,
+            write_cache,
+            ..manner()
+        };
+        let heard = server_manner.heard.clone();
+        let server = FakeServer::start(server_manner, disk(64));
+        let (_controller, namespace) = attach(&server, options());
+        assert_eq!(namespace.info().write_cache, write_cache);
+        let mut user = User::new(&*namespace, &pool);
+        for fua in [false, true] {
+            let data = user.write_data(&[7; BLOCK]);
+            assert_eq!(user.run(Op::Write { fua }, 3, 1, data).0, Status::Ok);
+            let deallocate = false;
+            let zeros = Op::WriteZeroes { fua, deallocate };
+            assert_eq!(user.run(zeros, 4, 2, Data::None).0, Status::Ok);
+        }
+        assert_eq!(user.run(Op::Flush, 0, 0, Data::None).0, Status::Ok);
+        let range = |slba, blocks| BlockRange { slba, blocks };
+        let write = |slba, blocks, fua| IoCommand::Write {
+            range: range(slba, blocks),
+            fua,
+        };
+        let zeros = |fua| match optional {
+            // Zeros that are written are as durable as they were to be.
+            0 => write(4, 2, fua),
+            _ => IoCommand::WriteZeroes {
+                range: range(4, 2),
+                fua,
+                deallocate: false,
+            },
+        };
+        let both = |fua| [write(3, 1, fua), zeros(fua)];
+        let mut expected = [both(false), both(true)].concat();
+        expected.extend(write_cache.then_some(IoCommand::Flush));
+        assert_eq!(*heard.lock().unwrap(), expected);
+    }
+    let failing = Manner {
+        write_cache: true,
+        flushes: crate::nvme::Status::WRITE_FAULT,
+        ..manner()
+    };
+    let server = FakeServer::start(failing, disk(64));
+    let (_controller, namespace) = attach(&server, options());
+    let mut user = User::new(&*namespace, &pool);
+    let flushed = user.run(Op::Flush, 0, 0, Data::None);
+    assert_eq!(flushed.0, Status::WriteFault);
 }
 
 #[test]
