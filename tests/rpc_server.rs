@@ -346,3 +346,28 @@ fn prometheus_is_told_what_is_counted_and_when_nobody_is_there() {
     assert!(page.contains("stripewise_up 0.0"), "{page}");
     assert!(!page.contains("n0"), "{page}");
 }
+
+#[test]
+fn a_service_manager_is_told_when_it_is_up() {
+    let place = Place::new();
+    let path = place.path("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    socket
+        .set_read_timeout(Some(serving::BOUND))
+        .expect("a timeout");
+    let mut child = Command::new(PROGRAM)
+        .args(["serve", "-s", "64", "-m", &serving::mask(1), "-r"])
+        .arg(place.socket())
+        .env("NOTIFY_SOCKET", &path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let mut message = [0; 256];
+    let length = socket.recv(&mut message).expect("a message");
+    let text = String::from_utf8_lossy(&message[..length]).into_owned();
+    let reached = UnixStream::connect(place.socket());
+    child.kill().expect("it is there");
+    child.wait().expect("it ends");
+    assert!(text.lines().any(|line| line == "READY=1"), "{text:?}");
+    assert!(reached.is_ok(), "it takes calls by then");
+}

@@ -5,6 +5,7 @@
 mod banner;
 mod client;
 mod exporter;
+mod generate;
 mod log;
 mod md;
 mod perf;
@@ -36,6 +37,8 @@ enum Command {
     Md(md::Args),
     /// Tell Prometheus what a serving process counts.
     Exporter(exporter::Args),
+    /// Write manual pages and completions of shells.
+    Generate(generate::Args),
     /// Load an NVMe/TCP target and measure it, or verify what it keeps.
     Perf(Box<perf::Args>),
 }
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Rpc(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Md(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Exporter(args) => args.run().map(success).map_err(|e| e.to_string()),
+        Command::Generate(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Perf(args) => args.run().map_err(|e| e.to_string()),
     };
     match done {

@@ -83,6 +83,10 @@ impl Args {
         serve::run(options, |system| {
             // Whoever closed our output does not want to know.
             let _ = write!(io::stdout(), "{}", banner::text(system, &socket, &program));
+            // Where no service manager waits for it, nothing happens.
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+                tracing::warn!("the service manager cannot be told that it is up: {error}");
+            }
         })
     }
 }
