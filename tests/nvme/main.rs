@@ -15,6 +15,7 @@ mod array;
 #[path = "../../src/bdev/conformance.rs"]
 mod conformance;
 mod failures;
+mod interrupts;
 mod io;
 mod machine;
 mod qtest;

@@ -2,59 +2,19 @@
 //! controllers may be overwritten.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stripewise::bdev::nvme::pcie::vfio::Container;
 use stripewise::bdev::nvme::pcie::{Controller, Options};
-use stripewise::memory::{Arena, Pool, SegmentsMut};
-use stripewise::reactor::{CoreMask, IdlePolicy, Poller, Progress, Reactors, Turn};
+use stripewise::memory::{Arena, Pool};
 
+use super::Status;
 use super::conformance::{User, conforms};
-use super::machine::{PATIENCE, only};
-use super::{Channel, Completion, Data, Op, Request, Status};
+use super::interrupts::wake_reactors;
+use super::machine::only;
 
 /// Names the controllers, bound to vfio-pci, whose contents may be lost: PCI addresses.
 const VARIABLE: &str = "STRIPEWISE_TEST_NVME";
-
-/// Reads one block after the other.
-struct Reader {
-    channel: Box<dyn Channel>,
-    pool: Pool,
-    left: u64,
-    done: Vec<Completion>,
-}
-
-impl Poller for Reader {
-    fn poll(&mut self, turn: &Turn<'_>) -> Progress {
-        if self.channel.in_flight() == 0 {
-            if self.left == 0 {
-                return Progress::Finished;
-            }
-            self.left -= 1;
-            let mut buffer = self.pool.take().unwrap();
-            buffer.truncate(4096);
-            let request = Request {
-                token: self.left,
-                op: Op::Read,
-                lba: self.left * 8,
-                blocks: 8,
-                data: Data::Read(SegmentsMut::from_iter([buffer])),
-            };
-            self.channel.submit(request).unwrap();
-        }
-        self.channel.kick();
-        let worked = self.channel.poll(turn.now, &mut self.done);
-        assert!(self.done.drain(..).all(|c| c.status == Status::Ok));
-        match worked {
-            true => Progress::Busy,
-            false => Progress::Idle,
-        }
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.channel.deadline()
-    }
-}
 
 #[test]
 #[ignore = "overwrites the controllers named in STRIPEWISE_TEST_NVME, which are bound to vfio-pci"]
@@ -75,42 +35,14 @@ fn controllers_of_this_machine_conform() {
         controller.reset().unwrap();
         conforms(only(&controller), &pool);
         controller.detach();
-    }
 
-    // By interrupts: a reactor that sleeps whenever it can.
-    for address in addresses.split_whitespace() {
         let access = container.open(address, &arena).unwrap();
         let options = Options {
             linger: Duration::ZERO,
             ..Options::new("Nvme0")
         };
         let controller = Controller::attach(access, options).unwrap();
-        let (bdev, pool) = (only(&controller), pool.clone());
-        let idle = IdlePolicy::Adaptive {
-            quiet: Duration::ZERO,
-        };
-        let mask = CoreMask::of(CoreMask::available().unwrap().cores().take(1)).unwrap();
-        let reactors = Reactors::spawn(&mask, idle, |_| {
-            let (bdev, pool) = (bdev.clone(), pool.clone());
-            move || Reader {
-                channel: bdev.open().unwrap(),
-                pool,
-                left: 300,
-                done: Vec::new(),
-            }
-        });
-        let reactors = reactors.unwrap();
-        let start = Instant::now();
-        while reactors.next_exit().is_none() {
-            assert!(start.elapsed() < PATIENCE);
-            thread::sleep(Duration::from_millis(1));
-        }
-        let sleeps = reactors.stats()[0].sleeps;
-        println!(
-            "{address}: 300 reads, {sleeps} sleeps, {:?}",
-            start.elapsed()
-        );
-        assert!(sleeps > 0);
+        wake_reactors(&controller, &pool);
         controller.detach();
     }
 
