@@ -56,8 +56,8 @@ pub(super) struct PcieChannel {
     /// The time of the last poll.
     now: Instant,
     next_look: Instant,
-    /// Until then completions are looked for without a rest.
-    linger_until: Instant,
+    /// When a command was last sent or completed.
+    active: Instant,
     /// What wakes the reactor for a completion, if anything does.
     bell: Option<Bell>,
     /// The count of resets at which the last reset was asked for.
@@ -89,7 +89,7 @@ impl PcieChannel {
             stat: IoStat::default(),
             now,
             next_look: now,
-            linger_until: now,
+            active: now,
             bell: lane.vector.and_then(Bell::new),
             asked: None,
             inner,
@@ -153,7 +153,6 @@ impl PcieChannel {
             else {
                 break;
             };
-            self.linger_until = self.now + self.inner.options.linger;
             let end = piece.at + blocks;
             let index = lane.queue.push(command);
             self.flights[usize::from(index)] = Some(Flight {
@@ -162,6 +161,7 @@ impl PcieChannel {
                 since: None,
                 aborted: None,
             });
+            self.active = self.now;
             match end == piece.end {
                 true => drop(self.waiting.pop_front()),
                 false => self.waiting[0].at = end,
@@ -180,7 +180,7 @@ impl PcieChannel {
         let outcome = lane.queue.reap(&*self.inner.bar, &mut reaped);
         let worked = !reaped.is_empty();
         if worked {
-            self.linger_until = self.now + self.inner.options.linger;
+            self.active = self.now;
         }
         for Reaped { index, status, .. } in reaped.drain(..) {
             let flight = self.flights[usize::from(index)].take();
@@ -502,7 +502,7 @@ impl Channel for PcieChannel {
             _ if sent == 0 => None,
             // It is switched on in the last look, if it can be.
             Some(bell)
-                if self.now >= self.linger_until
+                if self.now >= self.active + self.inner.options.linger
                     && (bell.is_bound() || !reactor::is_last_look()) =>
             {
                 Some(self.next_look)

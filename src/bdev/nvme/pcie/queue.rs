@@ -5,8 +5,6 @@
 //! entry was used. So a completion that names a command of before, a second completion of the same
 //! command, and one that was never asked for are told from a true one.
 
-use std::sync::atomic::{Ordering, fence};
-
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U64;
 
@@ -244,8 +242,7 @@ impl QueuePair {
         if self.in_flight() + usize::from(self.unsaid()) >= usize::from(self.entries) {
             self.free_places(bar);
         }
-        // The entries are in memory before the device hears of them.
-        fence(Ordering::SeqCst);
+        // Either doorbell has the entries seen before it.
         let must_ring = match &self.shadow {
             Some(shadow) => shadow.tail(self.told, self.tail),
             None => true,
