@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use stripewise::bdev::nvme::pcie::vfio::Container;
 use stripewise::bdev::nvme::pcie::{Controller, Options};
+#[cfg(feature = "dpdk")]
+use stripewise::memory::dpdk;
 use stripewise::memory::{Arena, Pool};
 
 use super::Status;
@@ -16,15 +18,29 @@ use super::machine::only;
 /// Names the controllers, bound to vfio-pci, whose contents may be lost: PCI addresses.
 const VARIABLE: &str = "STRIPEWISE_TEST_NVME";
 
+/// Bytes of memory.
+const BYTES: usize = 64 << 20;
+
 #[test]
 #[ignore = "overwrites the controllers named in STRIPEWISE_TEST_NVME, which are bound to vfio-pci"]
 fn controllers_of_this_machine_conform() {
+    conform(&Arena::new(BYTES).unwrap());
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+#[ignore = "overwrites the controllers named in STRIPEWISE_TEST_NVME, which are bound to vfio-pci"]
+fn controllers_of_this_machine_conform_on_memory_of_dpdk() {
+    let environment = dpdk::Environment::start(dpdk::Pages::Huge).unwrap();
+    conform(&environment.arena(BYTES).unwrap());
+}
+
+fn conform(arena: &Arena) {
     let addresses = std::env::var(VARIABLE).expect(VARIABLE);
-    let arena = Arena::new(64 << 20).unwrap();
-    let container = Container::new(std::slice::from_ref(&arena)).unwrap();
-    let pool = Pool::new(&arena, 64 * 1024, 272).unwrap();
+    let container = Container::new(std::slice::from_ref(arena)).unwrap();
+    let pool = Pool::new(arena, 64 * 1024, 272).unwrap();
     let attach = |address: &str| {
-        let access = container.open(address, &arena).unwrap();
+        let access = container.open(address, arena).unwrap();
         Controller::attach(access, Options::new("Nvme0")).unwrap()
     };
     for address in addresses.split_whitespace() {
@@ -36,7 +52,7 @@ fn controllers_of_this_machine_conform() {
         conforms(only(&controller), &pool);
         controller.detach();
 
-        let access = container.open(address, &arena).unwrap();
+        let access = container.open(address, arena).unwrap();
         let options = Options {
             linger: Duration::ZERO,
             ..Options::new("Nvme0")
