@@ -11,13 +11,20 @@ mod dpdk {
     use std::env;
     use std::path::PathBuf;
 
-    /// What is bound: memory of the environment abstraction layer, and nothing else of DPDK.
+    /// What is bound: memory and VFIO of the environment abstraction layer, and nothing else of DPDK.
     const FUNCTIONS: &[&str] = &[
         "rte_eal_init",
         "rte_eal_iova_mode",
         "rte_memzone_reserve_aligned",
         "rte_memzone_free",
         "rte_mem_virt2iova",
+        "rte_vfio_container_create",
+        "rte_vfio_container_destroy",
+        "rte_vfio_container_dma_map",
+        "rte_vfio_container_dma_unmap",
+        "rte_vfio_container_group_bind",
+        "rte_vfio_release_device",
+        "rte_vfio_setup_device",
     ];
 
     pub fn bind() {

@@ -261,6 +261,8 @@ fn vfio_errno(error: &VfioError) -> Errno {
         VfioError::Address(_) | VfioError::Class { .. } => Errno::INVAL,
         VfioError::Driver { .. } | VfioError::Group { .. } => Errno::BUSY,
         VfioError::NoIommu(_) => Errno::OPNOTSUPP,
+        #[cfg(feature = "dpdk")]
+        VfioError::Dpdk(_) => Errno::IO,
         VfioError::System { error, .. } => error
             .raw_os_error()
             .map_or(Errno::IO, Errno::from_raw_os_error),

@@ -99,6 +99,12 @@ impl Arena {
         Self::from_region(Region::from_parts(base, layout, kind, Owner::Dpdk(zone)))
     }
 
+    /// Whether it is a zone of DPDK's environment.
+    #[cfg(feature = "dpdk")]
+    pub(super) fn is_of_dpdk(&self) -> bool {
+        matches!(self.region.owner, Owner::Dpdk(_))
+    }
+
     fn from_region(region: Region) -> Self {
         Self {
             region: Arc::new(region),

@@ -1,10 +1,11 @@
 //! DPDK's environment (EAL) as a source of memory that devices see: huge pages that stay where they are, and their
-//! addresses for devices. Nothing else of DPDK is used: no buses are scanned, no driver takes a device, nothing
-//! listens for telemetry, and no file is left behind.
+//! addresses for devices; and as the keeper of the VFIO container in which devices see that memory. Nothing else of DPDK is
+//! used: no buses are scanned, no driver takes a device, nothing listens for telemetry, and no file is left behind.
 //!
 //! A process has one environment, for good: EAL cannot be started twice.
 
 mod bindings;
+mod vfio;
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::NonNull;
@@ -15,6 +16,8 @@ use super::SLOT_ALIGN;
 use super::arena::{Arena, ArenaError, PageKind};
 use super::device::Windows;
 use crate::lock;
+
+pub use vfio::{Container, DpdkVfioError};
 
 /// Why DPDK gives no memory.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +77,13 @@ impl Environment {
         let environment = Self { pages };
         *started = Some(environment);
         Ok(environment)
+    }
+
+    /// The environment that an arena is of, if it is of one.
+    #[must_use]
+    pub fn of(arena: &Arena) -> Option<Self> {
+        let started = *lock::exclusive(&STARTED);
+        started.filter(|_| arena.is_of_dpdk())
     }
 
     /// An arena of `bytes`, rounded up to whole pages, on any NUMA node. It is zeroed.

@@ -2,3 +2,4 @@
 #include <rte_eal.h>
 #include <rte_memory.h>
 #include <rte_memzone.h>
+#include <rte_vfio.h>

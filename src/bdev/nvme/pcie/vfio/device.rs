@@ -1,11 +1,9 @@
 //! The registers of an opened device.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -14,7 +12,8 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use super::super::bar::Bar;
-use super::{Shared, ioctl};
+use super::groups::Device;
+use super::ioctl;
 
 /// The command register of the configuration space, and bits of it (PCI 6.2.2).
 const COMMAND: u64 = 4;
@@ -29,11 +28,10 @@ const MOST: u64 = 1 << 20;
 pub(super) struct VfioBar {
     base: NonNull<u8>,
     size: u32,
-    device: File,
+    /// Closed after the registers are unmapped.
+    device: Device,
     /// Where the configuration space is in the device's file.
     configuration: u64,
-    /// Closed after the device.
-    _shared: Arc<Shared>,
 }
 
 // SAFETY: registers are accessed one at a time, volatile, and any thread may do so; the mapping is
@@ -44,9 +42,10 @@ unsafe impl Sync for VfioBar {}
 
 impl VfioBar {
     /// Maps the registers of a device; it has no right to access memory yet.
-    pub(super) fn map(device: File, shared: Arc<Shared>) -> io::Result<Self> {
-        let bar = ioctl::region(&device, VFIO_PCI_BAR0_REGION_INDEX)?;
-        let configuration = ioctl::region(&device, VFIO_PCI_CONFIG_REGION_INDEX)?;
+    pub(super) fn map(device: Device) -> io::Result<Self> {
+        let file = device.file();
+        let bar = ioctl::region(file, VFIO_PCI_BAR0_REGION_INDEX)?;
+        let configuration = ioctl::region(file, VFIO_PCI_CONFIG_REGION_INDEX)?;
         let size = bar.size.min(MOST);
         if bar.flags & VFIO_REGION_INFO_FLAG_MMAP == 0 || size < 0x1000 {
             return Err(io::Error::other("its registers (BAR 0) cannot be mapped"));
@@ -58,7 +57,7 @@ impl VfioBar {
                 size as usize,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
-                &device,
+                file,
                 bar.offset,
             )
         }?;
@@ -67,7 +66,6 @@ impl VfioBar {
             size: size as u32,
             device,
             configuration: configuration.offset,
-            _shared: shared,
         };
         // Without it every access of the mapping is a fault.
         mapped.set_command(MEMORY_SPACE, BUS_MASTER)?;
@@ -78,9 +76,9 @@ impl VfioBar {
     fn set_command(&self, set: u16, clear: u16) -> io::Result<()> {
         let at = self.configuration + COMMAND;
         let mut bytes = [0; 2];
-        self.device.read_exact_at(&mut bytes, at)?;
+        self.device.file().read_exact_at(&mut bytes, at)?;
         let command = u16::from_le_bytes(bytes) & !clear | set;
-        self.device.write_all_at(&command.to_le_bytes(), at)
+        self.device.file().write_all_at(&command.to_le_bytes(), at)
     }
 
     /// The address of a register of type `T`.
@@ -140,10 +138,10 @@ impl Bar for VfioBar {
 
     fn ready_vectors(&self, wanted: u16) -> u16 {
         let ready = || -> io::Result<u16> {
-            let vectors = ioctl::vectors(&self.device)?.min(u32::from(wanted)) as u16;
+            let vectors = ioctl::vectors(self.device.file())?.min(u32::from(wanted)) as u16;
             if vectors > 0 {
                 // All of them at once: older kernels can't add some later.
-                ioctl::bind(&self.device, 0, &vec![None; usize::from(vectors)])?;
+                ioctl::bind(self.device.file(), 0, &vec![None; usize::from(vectors)])?;
             }
             Ok(vectors)
         };
@@ -154,7 +152,7 @@ impl Bar for VfioBar {
     }
 
     fn bind_vector(&self, vector: u16, event: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        ioctl::bind(&self.device, vector, &[event])
+        ioctl::bind(self.device.file(), vector, &[event])
     }
 }
 

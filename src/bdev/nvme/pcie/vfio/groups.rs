@@ -1,0 +1,150 @@
+//! The kernel's containers: memory, and the IOMMU groups whose devices see it.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::{VfioError, ioctl, open, said};
+use crate::lock;
+use crate::memory::Arena;
+
+/// An arena, and the address under which devices see it.
+pub(super) type Mapping = (Arena, u64);
+
+/// A container, whoever speaks to the kernel about it. Closing it ends all DMA.
+pub(super) trait Groups: Debug + Send + Sync {
+    /// Opens a device of a group; its devices see the memory from then on.
+    fn open(&self, address: &str, group: u32) -> Result<File, VfioError>;
+
+    /// Closes a device. A group without an open device is given back: while it is held, a controller that is pulled out
+    /// does not go.
+    fn close(&self, address: &str, group: u32, device: File);
+}
+
+/// An opened device, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Device {
+    /// `None` only while it is being dropped.
+    file: Option<File>,
+    address: String,
+    group: u32,
+    groups: Arc<dyn Groups>,
+}
+
+impl Device {
+    pub(super) fn open(
+        groups: &Arc<dyn Groups>,
+        address: &str,
+        group: u32,
+    ) -> Result<Self, VfioError> {
+        Ok(Self {
+            file: Some(groups.open(address, group)?),
+            address: address.to_owned(),
+            group,
+            groups: groups.clone(),
+        })
+    }
+
+    /// Its file.
+    pub(super) fn file(&self) -> &File {
+        self.file.as_ref().expect("it is open")
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            self.groups.close(&self.address, self.group, file);
+        }
+    }
+}
+
+/// A container that we keep ourselves.
+#[derive(Debug)]
+pub(super) struct OwnGroups {
+    open: Mutex<HashMap<u32, Group>>,
+    container: File,
+    /// Mapped as long as a group is in the container, and dropped after it.
+    memory: Vec<Mapping>,
+}
+
+#[derive(Debug)]
+struct Group {
+    file: File,
+    /// Devices of it that are open.
+    devices: usize,
+}
+
+impl OwnGroups {
+    pub(super) fn new(memory: Vec<Mapping>) -> Result<Self, VfioError> {
+        let container = open("/dev/vfio/vfio")?;
+        let version = ioctl::api_version(&container).map_err(said("the version of VFIO"))?;
+        let has_type1 = ioctl::has_type1(&container).map_err(said("the IOMMU types of VFIO"))?;
+        if version != ioctl::API_VERSION || !has_type1 {
+            let error = io::Error::from(io::ErrorKind::Unsupported);
+            return Err(said("VFIO with a type 1 IOMMU")(error));
+        }
+        Ok(Self {
+            open: Mutex::default(),
+            container,
+            memory,
+        })
+    }
+
+    /// Opens a group, and makes it see the memory.
+    fn join(&self, address: &str, group: u32, is_first: bool) -> Result<File, VfioError> {
+        let path = format!("/dev/vfio/{group}");
+        let file = open(&path)?;
+        if !ioctl::is_viable(&file).map_err(said(&path))? {
+            let address = address.to_owned();
+            return Err(VfioError::Group { address, group });
+        }
+        ioctl::set_container(&file, &self.container).map_err(said(&path))?;
+        if is_first {
+            // The first group decides on the kind of IOMMU; only then can memory be mapped. The last one that goes takes
+            // all of that with it.
+            ioctl::set_type1(&self.container).map_err(said(&path))?;
+            for (arena, iova) in &self.memory {
+                let (base, size) = arena.range();
+                ioctl::map(&self.container, base, size, *iova).map_err(|error| {
+                    VfioError::System {
+                        what: format!("{size} bytes of memory for {address}"),
+                        error,
+                    }
+                })?;
+            }
+        }
+        Ok(file)
+    }
+}
+
+impl Groups for OwnGroups {
+    fn open(&self, address: &str, group: u32) -> Result<File, VfioError> {
+        let mut open = lock::exclusive(&self.open);
+        if !open.contains_key(&group) {
+            let file = self.join(address, group, open.is_empty())?;
+            open.insert(group, Group { file, devices: 0 });
+        }
+        let device = ioctl::device(&open[&group].file, address).map_err(said(address));
+        match open.get_mut(&group) {
+            Some(group) if device.is_ok() => group.devices += 1,
+            Some(Group { devices: 0, .. }) => drop(open.remove(&group)),
+            _ => {}
+        }
+        device
+    }
+
+    fn close(&self, _: &str, group: u32, device: File) {
+        let mut open = lock::exclusive(&self.open);
+        drop(device);
+        let Some(entry) = open.get_mut(&group) else {
+            return;
+        };
+        entry.devices -= 1;
+        if entry.devices == 0 {
+            open.remove(&group);
+        }
+    }
+}
