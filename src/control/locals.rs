@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::ControlError;
+use super::detachment::Detachment;
 use super::devices::Kind;
 use super::system::System;
 use crate::bdev::nvme::pcie::vfio::{Container, VfioError};
@@ -20,6 +21,9 @@ use crate::nvme::log_page::Health;
 
 /// How often controllers are looked at that are coming up.
 const INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often controllers are looked at that work: one may be wanted back.
+const WATCH: Duration = Duration::from_millis(250);
 
 /// I/O queue pairs for each reactor that there is: for more than one namespace, and for a while of
 /// overlap when a device changes hands.
@@ -44,6 +48,10 @@ struct Local {
     stage: Stage,
     /// The devices that it has become.
     devices: Vec<String>,
+    /// It is wanted back, and on its way.
+    leaving: Option<Detachment>,
+    /// Whether it was said that it is wanted back and cannot go.
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -266,41 +274,47 @@ impl System {
             ..Options::new(name)
         };
         let access = self.locals.open(address, &self.arena)?;
+        self.bring_up_local(access, options, queues);
+        Ok(())
+    }
+
+    /// Begins to bring a controller up that was opened; `queues` as they were asked for.
+    pub(crate) fn bring_up_local(&mut self, access: Access, options: Options, queues: Option<u16>) {
+        let name = options.name.clone();
         let local = Local {
-            address: address.to_owned(),
+            address: access.address.clone(),
             queues,
             unawaited: false,
             stage: Stage::ComingUp(Answer::of(move || Controller::attach(access, options))),
             devices: Vec::new(),
+            leaving: None,
+            told: false,
         };
-        self.locals.controllers.insert(name.to_owned(), local);
-        Ok(())
+        self.locals.controllers.insert(name, local);
     }
 
-    /// Sees whether controllers have come up. Returns when to look again at the latest.
+    /// Sees whether controllers have come up, or are wanted back. Returns when to look again at the latest.
     pub(super) fn poll_locals(&mut self, now: Instant) -> Option<Instant> {
         let names: Vec<String> = self.locals.names().map(str::to_owned).collect();
-        let mut waits = false;
-        for name in names {
-            waits |= self.poll_local(&name);
-        }
-        waits.then(|| now + INTERVAL)
+        let pauses = names.iter().filter_map(|name| self.poll_local(name));
+        pauses.min().map(|pause| now + pause)
     }
 
-    /// Sees whether one has come up: then its namespaces become devices. Says whether it may yet.
-    fn poll_local(&mut self, name: &str) -> bool {
-        let Some(local) = self.locals.controllers.get_mut(name) else {
-            return false;
-        };
-        let Stage::ComingUp(answer) = &local.stage else {
-            return false;
+    /// Sees what has become of one. Says when to look again.
+    fn poll_local(&mut self, name: &str) -> Option<Duration> {
+        let local = self.locals.controllers.get_mut(name)?;
+        let answer = match &local.stage {
+            Stage::ComingUp(answer) => answer,
+            Stage::Up(controller) if controller.is_wanted_back() => return Some(self.let_go(name)),
+            Stage::Up(_) => return Some(WATCH),
+            Stage::Failed(_) => return None,
         };
         let controller = match answer.poll() {
-            None => return true,
+            None => return Some(INTERVAL),
             Some(Err(error)) => {
                 tracing::error!("controller {name}: {error}");
                 local.stage = Stage::Failed(error.to_string());
-                return false;
+                return None;
             }
             Some(Ok(controller)) => Arc::new(controller),
         };
@@ -319,7 +333,37 @@ impl System {
                 Err(error) => tracing::error!("controller {name}: {error}"),
             }
         }
-        false
+        Some(WATCH)
+    }
+
+    /// The kernel wants a controller back: it goes as if it had been asked to, and is asked again for as long as something
+    /// cannot do without it.
+    fn let_go(&mut self, name: &str) -> Duration {
+        let leaving = self.locals.controllers.get_mut(name);
+        let under_way = leaving.and_then(|local| local.leaving.take());
+        let gone = under_way.map_or_else(|| self.detach(name), Ok);
+        let gone = gone.map(|mut detachment| (self.poll_detachment(&mut detachment), detachment));
+        let refused = match gone {
+            Ok((Some(Ok(())), _)) => {
+                tracing::warn!("controller {name}: the kernel wanted it back, and has it");
+                return INTERVAL;
+            }
+            Ok((None, detachment)) => {
+                if let Some(local) = self.locals.controllers.get_mut(name) {
+                    local.leaving = Some(detachment);
+                }
+                return INTERVAL;
+            }
+            Ok((Some(Err(error)), _)) | Err(error) => error,
+        };
+        if let Some(local) = self.locals.controllers.get_mut(name)
+            && !std::mem::replace(&mut local.told, true)
+        {
+            tracing::error!(
+                "controller {name}: the kernel wants it back, and waits; it cannot go: {refused}"
+            );
+        }
+        WATCH
     }
 }
 

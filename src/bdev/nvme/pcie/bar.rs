@@ -33,6 +33,12 @@ pub trait Bar: Debug + Send + Sync {
     /// Writes 64 bits, otherwise as [`Bar::write32`].
     fn write64(&self, offset: u32, value: u64);
 
+    /// Whether whoever gave the device out wants it back, because it is to be pulled out. It waits until the registers are
+    /// dropped; until then the device works as ever, if it is there.
+    fn is_wanted_back(&self) -> bool {
+        false
+    }
+
     /// Gives the device the right to access memory (the bus master bit), once it is known to have
     /// nothing to do.
     fn start_dma(&self);

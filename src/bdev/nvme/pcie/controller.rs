@@ -339,6 +339,12 @@ impl Controller {
         self.inner.common.failure.get().map(String::as_str)
     }
 
+    /// Whether it is to be pulled out: the kernel waits until it is detached and its devices are dropped.
+    #[must_use]
+    pub fn is_wanted_back(&self) -> bool {
+        self.inner.bar.is_wanted_back()
+    }
+
     /// Resets it, and waits for that; what is in flight is sent again. For the control thread.
     ///
     /// # Errors

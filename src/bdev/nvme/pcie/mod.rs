@@ -24,7 +24,7 @@ mod transfer;
 pub mod vfio;
 
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 
 pub use super::identity::Identity;
 pub use bar::{ALL_ONES, Bar};

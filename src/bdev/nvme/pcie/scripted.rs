@@ -9,12 +9,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::bar::Bar;
+use super::controller::Access;
 use crate::memory::{Arena, Windows};
 use crate::nvme::dsm::ranges_of;
 use crate::nvme::feature::NumberOfQueues;
@@ -33,10 +35,12 @@ const MEMORY: usize = 48 << 20;
 
 /// A controller, and the memory that it shares with its host.
 #[derive(Debug)]
-pub(super) struct Scripted {
+pub(crate) struct Scripted {
     file: File,
     pub(super) arena: Arena,
     pub(super) windows: Windows,
+    /// It is to be pulled out.
+    pub(crate) wanted: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -122,7 +126,7 @@ struct Ring {
 
 impl Scripted {
     /// A well-behaved controller of one namespace: `blocks` blocks of `2^shift` bytes.
-    pub(super) fn new(blocks: u64, shift: u8) -> Arc<Self> {
+    pub(crate) fn new(blocks: u64, shift: u8) -> Arc<Self> {
         let fd: OwnedFd = memfd_create("scripted", MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(fd);
         file.set_len(MEMORY as u64).unwrap();
@@ -157,6 +161,7 @@ impl Scripted {
             file,
             arena,
             windows,
+            wanted: AtomicBool::new(false),
             state: Mutex::new(State {
                 capabilities: capabilities.value(),
                 version: 0x0001_0400,
@@ -199,6 +204,16 @@ impl Scripted {
                 shutdowns: 0,
             }),
         })
+    }
+
+    /// How it is reached.
+    pub(crate) fn access(self: &Arc<Self>) -> Access {
+        Access {
+            address: "0000:5c:00.0".to_owned(),
+            bar: self.clone(),
+            windows: self.windows.clone(),
+            arena: self.arena.clone(),
+        }
     }
 
     /// What a test may look at and change.
@@ -609,6 +624,10 @@ impl Ring {
 impl Bar for Scripted {
     fn size(&self) -> u32 {
         0x2000
+    }
+
+    fn is_wanted_back(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
     }
 
     fn read32(&self, offset: u32) -> u32 {

@@ -192,8 +192,14 @@ fn of(identity: &Identity) -> Of {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::thread;
+
     use super::*;
-    use crate::rpc::testing::{call_and_wait, system};
+    use crate::bdev::nvme::pcie::Options;
+    use crate::bdev::nvme::pcie::scripted::Scripted;
+    use crate::rpc::testing::{call_and_wait, end, system, system_with_reactor};
 
     #[test]
     fn addresses_are_taken_with_and_without_the_domain() {
@@ -234,5 +240,84 @@ mod tests {
             let refused = call_and_wait(&mut system, method, json!({"name": "n"}));
             assert_eq!(refused.unwrap_err().code, -19, "{method}");
         }
+    }
+
+    /// Moves a system on until something is true of it.
+    fn until(system: &mut System, mut is_so: impl FnMut(&mut System) -> bool) {
+        let start = Instant::now();
+        while !is_so(system) {
+            system.poll(Instant::now());
+            assert!(start.elapsed() < Duration::from_secs(60));
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn ask(system: &mut System, method: &str, params: Value) -> Value {
+        call_and_wait(system, method, params).unwrap()
+    }
+
+    /// An array of the namespace of a controller, and of two RAM disks m0 and m1.
+    fn array(system: &mut System, device: &Arc<Scripted>) {
+        system.bring_up_local(device.access(), Options::new("Nvme0"), None);
+        until(system, |system| {
+            let info = system.locals.info("Nvme0").unwrap();
+            info.devices == ["Nvme0n1"]
+        });
+        for name in ["m0", "m1"] {
+            let params = json!({"name": name, "num_blocks": 16384, "block_size": 512});
+            ask(system, "bdev_malloc_create", params);
+        }
+        let members = ["Nvme0n1", "m0", "m1"];
+        ask(
+            system,
+            "bdev_raid_create",
+            json!({"name": "r", "raid_level": "raid5", "strip_size_kb": 64, "base_bdevs": members}),
+        );
+    }
+
+    fn members(system: &mut System) -> Value {
+        let arrays = ask(system, "bdev_raid_get_bdevs", json!({"category": "all"}));
+        arrays[0]["num_base_bdevs_operational"].clone()
+    }
+
+    /// Whether nobody but the test has it: then the kernel has it back.
+    fn is_dropped(device: &Arc<Scripted>) -> bool {
+        Arc::strong_count(device) == 1
+    }
+
+    #[test]
+    fn a_controller_that_is_wanted_back_leaves_its_array_and_is_dropped() {
+        let mut system = system_with_reactor();
+        let device = Scripted::new(16384, 9);
+        array(&mut system, &device);
+        assert_eq!(members(&mut system), 3);
+        device.wanted.store(true, Ordering::Relaxed);
+        until(&mut system, |_| is_dropped(&device));
+        assert_eq!(members(&mut system), 2);
+        let all = ask(&mut system, "bdev_nvme_get_controllers", Value::Null);
+        assert_eq!(all, json!([]));
+        let devices = ask(&mut system, "bdev_get_bdevs", Value::Null);
+        assert!(!devices.to_string().contains("Nvme0"), "{devices}");
+        end(system);
+    }
+
+    #[test]
+    fn a_controller_that_is_wanted_back_stays_while_its_array_needs_it() {
+        let mut system = system_with_reactor();
+        let device = Scripted::new(16384, 9);
+        array(&mut system, &device);
+        ask(
+            &mut system,
+            "bdev_raid_remove_base_bdev",
+            json!({"name": "m0"}),
+        );
+        device.wanted.store(true, Ordering::Relaxed);
+        let start = Instant::now();
+        until(&mut system, |_| start.elapsed() > Duration::from_secs(1));
+        assert_eq!(members(&mut system), 2);
+        assert!(!is_dropped(&device));
+        ask(&mut system, "bdev_raid_delete", json!({"name": "r"}));
+        until(&mut system, |_| is_dropped(&device));
+        end(system);
     }
 }

@@ -20,12 +20,7 @@ const WRITE: u8 = 0x01;
 const WRITE_ZEROES: u8 = 0x08;
 
 fn access(device: &Arc<Scripted>) -> Access {
-    Access {
-        address: "0000:5c:00.0".to_owned(),
-        bar: device.clone(),
-        windows: device.windows.clone(),
-        arena: device.arena.clone(),
-    }
+    device.access()
 }
 
 fn attach(device: &Arc<Scripted>) -> Controller {

@@ -1,17 +1,19 @@
 //! The registers of an opened device.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
 };
 
 use super::super::bar::Bar;
+use super::bus_error::Watch;
 use super::groups::Device;
 use super::ioctl;
 
@@ -28,6 +30,10 @@ const MOST: u64 = 1 << 20;
 pub(super) struct VfioBar {
     base: NonNull<u8>,
     size: u32,
+    /// Lets go of the mapping before it is unmapped.
+    watch: Option<Watch>,
+    /// Is signalled when the kernel wants the device back; not every kernel says so.
+    wanted: Option<OwnedFd>,
     /// Closed after the registers are unmapped.
     device: Device,
     /// Where the configuration space is in the device's file.
@@ -61,13 +67,18 @@ impl VfioBar {
                 bar.offset,
             )
         }?;
-        let mapped = Self {
+        let wanted = event(&device);
+        let mut mapped = Self {
             base: NonNull::new(base.cast()).expect("the kernel maps nothing at address 0"),
             size: size as u32,
+            watch: None,
+            wanted,
             device,
             configuration: configuration.offset,
         };
-        // Without it every access of the mapping is a fault.
+        // SAFETY: the mapping is ours, and holds registers only.
+        mapped.watch = Some(unsafe { Watch::new(mapped.base, size as usize) }?);
+        // Without it every access of the mapping is a bus error.
         mapped.set_command(MEMORY_SPACE, BUS_MASTER)?;
         Ok(mapped)
     }
@@ -91,6 +102,18 @@ impl VfioBar {
         );
         // SAFETY: the offset is inside the mapping.
         unsafe { self.base.add(offset as usize) }.as_ptr().cast()
+    }
+}
+
+/// An event that the kernel signals when it wants the device back.
+fn event(device: &Device) -> Option<OwnedFd> {
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
+    match ioctl::signal_when_wanted(device.file(), event.as_fd()) {
+        Ok(()) => Some(event),
+        Err(error) => {
+            tracing::warn!("{device}: whether it is to be pulled out is not known: {error}");
+            None
+        }
     }
 }
 
@@ -120,6 +143,15 @@ impl Bar for VfioBar {
     fn write64(&self, offset: u32, value: u64) {
         self.write32(offset, value as u32);
         self.write32(offset + 4, (value >> 32) as u32);
+    }
+
+    fn is_wanted_back(&self) -> bool {
+        let Some(event) = &self.wanted else {
+            return false;
+        };
+        // Looked at and not read, so that it stays true.
+        let mut events = [PollFd::new(event, PollFlags::IN)];
+        matches!(poll(&mut events, Some(&Timespec::default())), Ok(1))
     }
 
     fn start_dma(&self) {
@@ -159,6 +191,7 @@ impl Bar for VfioBar {
 impl Drop for VfioBar {
     fn drop(&mut self) {
         self.stop_dma();
+        self.watch = None;
         // SAFETY: the mapping is ours, and its registers are reached through this value only.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.size as usize) };
         debug_assert_eq!(unmapped, Ok(()));

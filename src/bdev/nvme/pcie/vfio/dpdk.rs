@@ -36,7 +36,9 @@ impl Groups for DpdkGroups {
             for (number, (arena, iova)) in self.memory.iter().enumerate() {
                 if let Err(error) = self.container.map(arena, *iova) {
                     let mapped = &self.memory[..number];
-                    mapped.iter().for_each(|(a, iova)| self.container.unmap(a, *iova));
+                    mapped
+                        .iter()
+                        .for_each(|(a, iova)| self.container.unmap(a, *iova));
                     self.container.close(address, device);
                     return Err(error.into());
                 }

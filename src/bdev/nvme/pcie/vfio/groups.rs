@@ -1,7 +1,7 @@
 //! The kernel's containers: memory, and the IOMMU groups whose devices see it.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -50,6 +50,12 @@ impl Device {
     /// Its file.
     pub(super) fn file(&self) -> &File {
         self.file.as_ref().expect("it is open")
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
     }
 }
 

@@ -10,8 +10,8 @@ use smallvec::{SmallVec, smallvec};
 use vfio_bindings::bindings::vfio::{
     VFIO_API_VERSION, VFIO_BASE, VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE,
     VFIO_GROUP_FLAGS_VIABLE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
-    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_TYPE, VFIO_TYPE1v2_IOMMU, vfio_group_status,
-    vfio_iommu_type1_dma_map, vfio_irq_info, vfio_irq_set, vfio_region_info,
+    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX, VFIO_TYPE, VFIO_TYPE1v2_IOMMU,
+    vfio_group_status, vfio_iommu_type1_dma_map, vfio_irq_info, vfio_irq_set, vfio_region_info,
 };
 
 /// The version that this code speaks.
@@ -127,12 +127,27 @@ pub(super) fn vectors(device: &File) -> io::Result<u32> {
 
 /// Has the MSI-X vectors from `first` on signal one of `events` each, or nothing. The first call decides how many there are.
 pub(super) fn bind(device: &File, first: u16, events: &[Option<BorrowedFd<'_>>]) -> io::Result<()> {
-    // A `vfio_irq_set`, and behind it a descriptor, or -1, for each vector.
+    signal(device, VFIO_PCI_MSIX_IRQ_INDEX, first, events)
+}
+
+/// Has the kernel signal an event when it wants the device back.
+pub(super) fn signal_when_wanted(device: &File, event: BorrowedFd<'_>) -> io::Result<()> {
+    signal(device, VFIO_PCI_REQ_IRQ_INDEX, 0, &[Some(event)])
+}
+
+/// Has the interrupts from `first` on of a kind signal one of `events` each, or nothing.
+fn signal(
+    device: &File,
+    kind: u32,
+    first: u16,
+    events: &[Option<BorrowedFd<'_>>],
+) -> io::Result<()> {
+    // A `vfio_irq_set`, and behind it a descriptor, or -1, for each.
     let header = size_of::<vfio_irq_set>() / size_of::<u32>();
     let mut words: SmallVec<[u32; 6]> = smallvec![
         0,
         VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-        VFIO_PCI_MSIX_IRQ_INDEX,
+        kind,
         u32::from(first),
         events.len() as u32,
     ];

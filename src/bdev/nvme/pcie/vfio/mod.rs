@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod address;
+mod bus_error;
 mod device;
 #[cfg(feature = "dpdk")]
 mod dpdk;
