@@ -255,6 +255,64 @@ fn reset_leaves_alone_what_a_process_polls() {
     assert_eq!(machine.of(POLLED, "driver/unbind"), POLLED);
 }
 
+/// Takes the IOMMU away from a machine: there are groups only where vfio-pci has made one.
+fn without_iommu(machine: &Machine) {
+    for (group, bdf) in [FREE, MOUNTED, IN_MD].into_iter().enumerate() {
+        fs::remove_file(machine.device(bdf).join("iommu_group")).expect("a link");
+        fs::remove_dir_all(machine.sys(&format!("kernel/iommu_groups/{group}"))).expect("a group");
+    }
+    put(&machine.sys("kernel/iommu_groups/3/name"), "vfio-noiommu\n");
+    put(&machine.sys("module/vfio/version"), "0.3\n");
+}
+
+#[test]
+fn without_an_iommu_only_those_who_asked_for_it_are_served() {
+    let mode = "module/vfio/parameters/enable_unsafe_noiommu_mode";
+    let pages = "kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    for (allowed, state, words) in [
+        (None, "never", "CONFIG_VFIO_NOIOMMU is not set"),
+        (Some("N\n"), "no", "echo 1 >"),
+        (Some("Y\n"), "yes", "--iova-mode pa"),
+    ] {
+        let machine = Machine::new();
+        let status = said(&machine.setup(&["status"], &[]));
+        assert!(status.contains("IOMMU: on"), "{status}");
+        without_iommu(&machine);
+        if let Some(allowed) = allowed {
+            put(&machine.sys(mode), allowed);
+        }
+        let status = said(&machine.setup(&["status"], &[]));
+        assert!(status.contains("IOMMU: off"), "{status}");
+        let line = format!("vfio-pci without it: {state}\n");
+        assert!(status.contains(&line), "{status}");
+        let output = machine.setup(&["config", FREE], &[("HUGEMEM", "64")]);
+        let taken = state == "yes";
+        assert_eq!(output.status.success(), taken, "{}", said(&output));
+        assert!(said(&output).contains(words), "{}", said(&output));
+        let driver = if taken { "vfio-pci" } else { "" };
+        assert_eq!(machine.of(FREE, "driver_override"), driver);
+        assert_eq!(machine.read(pages), if taken { "32" } else { "3" });
+    }
+}
+
+#[test]
+fn reset_leaves_alone_what_a_process_polls_without_an_iommu() {
+    let machine = Machine::new();
+    fs::remove_file(machine.path("proc/77/fd/9")).expect("there");
+    symlink(
+        machine.path("dev/vfio/noiommu-3"),
+        machine.path("proc/77/fd/9"),
+    )
+    .expect("a link");
+    let output = machine.setup(&["reset"], &[]);
+    assert!(
+        said(&output).contains("process 77 uses it"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(machine.read("bus/pci/drivers_probe"), "");
+}
+
 #[test]
 fn words_that_it_does_not_know_are_refused() {
     let machine = Machine::new();

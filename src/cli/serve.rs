@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::banner;
+use crate::bdev::nvme::pcie::vfio::IovaMode;
 use crate::control::LogSwitch;
 use crate::reactor::{CoreMask, IdlePolicy};
 use crate::serve::{self, Config, Options, ServeError, Source};
@@ -33,6 +34,10 @@ pub struct Args {
     #[cfg(feature = "dpdk")]
     #[arg(long)]
     dpdk: bool,
+    /// Addresses that PCIe controllers are given: va, which an IOMMU translates, or pa, physical ones, where there is no
+    /// IOMMU. DANGER: with pa a fault of a controller or of this program can overwrite any memory of the machine.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Iova::Va)]
+    iova_mode: Iova,
     /// Leave the start to framework_start_init.
     #[arg(long)]
     wait_for_rpc: bool,
@@ -46,6 +51,12 @@ pub struct Args {
 enum Idle {
     Adaptive,
     Busy,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Iova {
+    Va,
+    Pa,
 }
 
 impl Args {
@@ -72,6 +83,10 @@ impl Args {
             socket: self.rpc_socket,
             memory: self.memory,
             source,
+            iova_mode: match self.iova_mode {
+                Iova::Va => IovaMode::Va,
+                Iova::Pa => IovaMode::Pa,
+            },
             wait_for_rpc: self.wait_for_rpc,
             ignore_config_errors: self.json_ignore_init_errors,
             log,

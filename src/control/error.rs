@@ -260,7 +260,7 @@ fn vfio_errno(error: &VfioError) -> Errno {
         VfioError::Missing(_) => Errno::NODEV,
         VfioError::Address(_) | VfioError::Class { .. } => Errno::INVAL,
         VfioError::Driver { .. } | VfioError::Group { .. } => Errno::BUSY,
-        VfioError::NoIommu(_) => Errno::OPNOTSUPP,
+        VfioError::NoIommu(_) | VfioError::HasIommu(_) | VfioError::Physical(_) => Errno::OPNOTSUPP,
         #[cfg(feature = "dpdk")]
         VfioError::Dpdk(_) => Errno::IO,
         VfioError::System { error, .. } => error

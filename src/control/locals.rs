@@ -14,7 +14,7 @@ use super::ControlError;
 use super::detachment::Detachment;
 use super::devices::Kind;
 use super::system::System;
-use crate::bdev::nvme::pcie::vfio::{Container, VfioError};
+use crate::bdev::nvme::pcie::vfio::{Container, IovaMode, VfioError};
 use crate::bdev::nvme::pcie::{Access, Controller, NvmeError, Options};
 use crate::memory::Arena;
 use crate::nvme::log_page::Health;
@@ -33,6 +33,7 @@ const QUEUES_PER_REACTOR: usize = 4;
 #[derive(Debug, Default)]
 pub struct Locals {
     container: Option<Container>,
+    iova_mode: IovaMode,
     controllers: BTreeMap<String, Local>,
     /// Those that shut down.
     leaving: Vec<JoinHandle<()>>,
@@ -103,6 +104,11 @@ pub struct LocalInfo {
 }
 
 impl Locals {
+    /// Says which addresses controllers are given, before the first one is attached.
+    pub fn set_iova_mode(&mut self, mode: IovaMode) {
+        self.iova_mode = mode;
+    }
+
     /// The names of all.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.controllers.keys().map(String::as_str)
@@ -204,7 +210,7 @@ impl Locals {
     fn open(&mut self, address: &str, arena: &Arena) -> Result<Access, VfioError> {
         let container = match &mut self.container {
             Some(container) => container,
-            none => none.insert(Container::new(std::slice::from_ref(arena))?),
+            none => none.insert(Container::new(std::slice::from_ref(arena), self.iova_mode)?),
         };
         container.open(address, arena)
     }

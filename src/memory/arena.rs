@@ -56,6 +56,9 @@ pub enum ArenaError {
     },
 }
 
+/// Bytes of the smallest huge pages; arenas on huge pages begin at such multiples.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// A region of zeroed memory with a fixed size, from huge pages where the machine has them.
 ///
 /// Cloning is cheap: it is another handle to the same region, which is given back when the last
@@ -138,8 +141,16 @@ impl Arena {
             .filter(|&b| b > 0)
             .ok_or(ArenaError::Size(bytes))?;
         let mut free = self.region.extents();
-        let first_fit = free.iter().find(|&(_, &len)| len >= wanted);
-        let Some((&offset, &len)) = first_fit else {
+        // In one huge page where that can be: then a device sees it in one piece without an IOMMU, too.
+        let whole = free.iter().find_map(|(&offset, &len)| {
+            let start = in_one_page(offset, wanted);
+            (start + wanted <= offset + len).then_some((offset, len, start))
+        });
+        let first_fit = || {
+            let fit = free.iter().find(|&(_, &len)| len >= wanted);
+            fit.map(|(&offset, &len)| (offset, len, offset))
+        };
+        let Some((offset, len, start)) = whole.or_else(first_fit) else {
             return Err(ArenaError::Exhausted {
                 wanted,
                 free: free.values().sum(),
@@ -147,15 +158,27 @@ impl Arena {
             });
         };
         free.remove(&offset);
-        if len > wanted {
-            free.insert(offset + wanted, len - wanted);
+        if start > offset {
+            free.insert(offset, start - offset);
+        }
+        if offset + len > start + wanted {
+            free.insert(start + wanted, offset + len - start - wanted);
         }
         drop(free);
         Ok(Extent {
             region: self.region.clone(),
-            offset,
+            offset: start,
             len: wanted,
         })
+    }
+}
+
+/// Where a piece of `len` bytes can begin, from `offset` on, so that it is in one huge page, if that can be.
+fn in_one_page(offset: usize, len: usize) -> usize {
+    let end = offset.next_multiple_of(HUGE_PAGE);
+    match len <= HUGE_PAGE && offset + len > end {
+        true => end,
+        false => offset,
     }
 }
 
@@ -353,6 +376,29 @@ mod tests {
                 size: 4 * SLOT_ALIGN
             }
         );
+    }
+
+    #[test]
+    fn pieces_are_in_one_huge_page_where_they_can_be() {
+        let arena = testing::arena(2 * HUGE_PAGE);
+        let large = arena.carve(HUGE_PAGE - SLOT_ALIGN).unwrap();
+        let small = arena.carve(4 * SLOT_ALIGN).unwrap();
+        assert_eq!(small.offset, HUGE_PAGE);
+        // What was passed over is there for others.
+        let page = arena.carve(SLOT_ALIGN).unwrap();
+        assert_eq!(page.offset, HUGE_PAGE - SLOT_ALIGN);
+        drop((large, small, page));
+        let most = arena.carve(2 * HUGE_PAGE - 3 * SLOT_ALIGN).unwrap();
+        assert_eq!(most.offset, 0);
+        drop(most);
+        assert_eq!(arena.free(), 2 * HUGE_PAGE);
+        assert_eq!(arena.region.extents().len(), 1);
+        // Better in two than not at all.
+        let _page = arena.carve(SLOT_ALIGN).unwrap();
+        let all_but_two = arena.carve(HUGE_PAGE).unwrap();
+        assert_eq!(all_but_two.offset, HUGE_PAGE);
+        let rest = arena.carve(HUGE_PAGE - SLOT_ALIGN).unwrap();
+        assert_eq!(rest.offset, SLOT_ALIGN);
     }
 
     /// Pages of the arena that have memory behind them now, and all pages.

@@ -23,6 +23,7 @@ pub mod dpdk;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod mapping;
+mod physical;
 mod pool;
 mod ram;
 mod sync;
@@ -33,6 +34,7 @@ pub use arena::{Arena, ArenaError, PageKind};
 pub use buffer::{Buf, BufMut};
 pub use classes::{Class, Classes, Cuts};
 pub use device::{DeviceMemory, Window, Windows};
+pub use physical::PhysicalError;
 pub use pool::{Pool, PoolError};
 pub use ram::{Page, PageMut, Ram, RamError};
 

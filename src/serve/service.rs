@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::config::{Config, ConfigError};
 use super::memory::{self, MemoryError, Source};
 use super::signals::Signals;
+use crate::bdev::nvme::pcie::vfio::IovaMode;
 use crate::control::{LogSwitch, Machine, Phase, StartError, System};
 use crate::reactor::{CoreMask, Events, IdlePolicy, Interest, Ready, Registration};
 use crate::rpc::methods::{self, Answer, Pending, When};
@@ -42,6 +43,8 @@ pub struct Options {
     pub memory: Option<u64>,
     /// Where it comes from.
     pub source: Source,
+    /// Which addresses of it controllers of this machine are given.
+    pub iova_mode: IovaMode,
     /// Whether to leave the start to framework_start_init.
     pub wait_for_rpc: bool,
     /// Whether to serve what can be served when calls of the configuration fail.
@@ -99,8 +102,10 @@ pub fn run(options: Options, announce: impl FnOnce(&System)) -> Result<(), Serve
         let registered = events.register(fd, TARGET_TOKEN, Interest::READABLE);
         registered.map_err(failed("wait for the target"))
     });
+    let mut system = System::new(machine, arena, options.log);
+    system.locals.set_iova_mode(options.iova_mode);
     let mut service = Service {
-        system: System::new(machine, arena, options.log),
+        system,
         server,
         pending: Vec::new(),
         ready: Vec::new(),

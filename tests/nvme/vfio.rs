@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use stripewise::bdev::nvme::pcie::vfio::Container;
+use stripewise::bdev::nvme::pcie::vfio::{Container, IovaMode};
 use stripewise::bdev::nvme::pcie::{Controller, Options};
 #[cfg(feature = "dpdk")]
 use stripewise::memory::dpdk;
@@ -24,7 +24,7 @@ const BYTES: usize = 64 << 20;
 #[test]
 #[ignore = "overwrites the controllers named in STRIPEWISE_TEST_NVME, which are bound to vfio-pci"]
 fn controllers_of_this_machine_conform() {
-    conform(&Arena::new(BYTES).unwrap());
+    conform(&Arena::new(BYTES).unwrap(), IovaMode::Va);
 }
 
 #[cfg(feature = "dpdk")]
@@ -32,12 +32,18 @@ fn controllers_of_this_machine_conform() {
 #[ignore = "overwrites the controllers named in STRIPEWISE_TEST_NVME, which are bound to vfio-pci"]
 fn controllers_of_this_machine_conform_on_memory_of_dpdk() {
     let environment = dpdk::Environment::start(dpdk::Pages::Huge).unwrap();
-    conform(&environment.arena(BYTES).unwrap());
+    conform(&environment.arena(BYTES).unwrap(), IovaMode::Va);
 }
 
-fn conform(arena: &Arena) {
+#[test]
+#[ignore = "overwrites the controllers named in STRIPEWISE_TEST_NVME, which are bound to vfio-pci without an IOMMU"]
+fn controllers_of_this_machine_conform_without_an_iommu() {
+    conform(&Arena::new(BYTES).unwrap(), IovaMode::Pa);
+}
+
+fn conform(arena: &Arena, mode: IovaMode) {
     let addresses = std::env::var(VARIABLE).expect(VARIABLE);
-    let container = Container::new(std::slice::from_ref(arena)).unwrap();
+    let container = Container::new(std::slice::from_ref(arena), mode).unwrap();
     let pool = Pool::new(arena, 64 * 1024, 272).unwrap();
     let attach = |address: &str| {
         let access = container.open(address, arena).unwrap();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Mutex;
 
 use super::VfioError;
+use super::address::Group;
 use super::groups::{Groups, Mapping};
 use crate::lock;
 use crate::memory::dpdk::{Container, Environment};
@@ -28,9 +29,12 @@ impl DpdkGroups {
 }
 
 impl Groups for DpdkGroups {
-    fn open(&self, address: &str, group: u32) -> Result<File, VfioError> {
+    fn open(&self, address: &str, group: Group) -> Result<File, VfioError> {
         let mut devices = lock::exclusive(&self.devices);
-        let device = self.container.open(address, group)?;
+        if !group.has_iommu {
+            return Err(VfioError::NoIommu(address.to_owned()));
+        }
+        let device = self.container.open(address, group.number)?;
         if *devices == 0 {
             // EAL chooses the kind of IOMMU with the first device; only then can memory be mapped.
             for (number, (arena, iova)) in self.memory.iter().enumerate() {
@@ -48,7 +52,7 @@ impl Groups for DpdkGroups {
         Ok(device)
     }
 
-    fn close(&self, address: &str, _: u32, device: File) {
+    fn close(&self, address: &str, _: Group, device: File) {
         let mut devices = lock::exclusive(&self.devices);
         *devices -= 1;
         if *devices == 0 {

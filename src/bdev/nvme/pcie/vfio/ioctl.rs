@@ -10,8 +10,9 @@ use smallvec::{SmallVec, smallvec};
 use vfio_bindings::bindings::vfio::{
     VFIO_API_VERSION, VFIO_BASE, VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE,
     VFIO_GROUP_FLAGS_VIABLE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
-    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX, VFIO_TYPE, VFIO_TYPE1v2_IOMMU,
-    vfio_group_status, vfio_iommu_type1_dma_map, vfio_irq_info, vfio_irq_set, vfio_region_info,
+    VFIO_NOIOMMU_IOMMU, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX, VFIO_TYPE,
+    VFIO_TYPE1v2_IOMMU, vfio_group_status, vfio_iommu_type1_dma_map, vfio_irq_info, vfio_irq_set,
+    vfio_region_info,
 };
 
 /// The version that this code speaks.
@@ -68,6 +69,11 @@ pub(super) fn has_type1(container: &File) -> io::Result<bool> {
 /// Chooses a type 1 IOMMU for a container with a group.
 pub(super) fn set_type1(container: &File) -> io::Result<()> {
     with_number(container, SET_IOMMU, VFIO_TYPE1v2_IOMMU).map(drop)
+}
+
+/// Says of a container that no IOMMU is to look after its group.
+pub(super) fn set_no_iommu(container: &File) -> io::Result<()> {
+    with_number(container, SET_IOMMU, VFIO_NOIOMMU_IOMMU).map(drop)
 }
 
 /// Whether all devices of a group can be used from here.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use super::controller::Access;
 #[cfg(feature = "dpdk")]
 use crate::memory::dpdk::{DpdkVfioError, Environment};
-use crate::memory::{Arena, Windows};
+use crate::memory::{Arena, PhysicalError, Windows};
 use address::identify;
 use device::VfioBar;
 use groups::{Device, Groups, Mapping, OwnGroups};
@@ -61,9 +61,17 @@ pub enum VfioError {
     },
     /// No IOMMU looks after it.
     #[error(
-        "{0}: is in no IOMMU group; switch the IOMMU on (in the firmware, and intel_iommu=on or its like on the kernel's command line)"
+        "{0}: no IOMMU looks after it; switch the IOMMU on (in the firmware, and intel_iommu=on or its like on the kernel's command line), or see docs/hardware.md for how to do without one"
     )]
     NoIommu(String),
+    /// An IOMMU looks after it, and physical addresses mean nothing to that.
+    #[error(
+        "{0}: an IOMMU looks after it, so that it needs no physical addresses; leave --iova-mode pa out"
+    )]
+    HasIommu(String),
+    /// Memory has no physical addresses that stay.
+    #[error(transparent)]
+    Physical(#[from] PhysicalError),
     /// Other devices of its group are used by the kernel.
     #[error(
         "{address}: devices of its IOMMU group {group} are used by other drivers; bind all of them to vfio-pci, or none (ls /sys/kernel/iommu_groups/{group}/devices)"
@@ -99,6 +107,17 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// Which addresses controllers are given of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IovaMode {
+    /// Those that an IOMMU translates.
+    #[default]
+    Va,
+    /// Those of the machine itself, because there is no IOMMU: then a fault of a controller or of this process can overwrite
+    /// any memory of the machine.
+    Pa,
+}
+
 /// The memory that controllers see, and the IOMMU groups that see it.
 #[derive(Debug)]
 pub struct Container {
@@ -112,8 +131,19 @@ impl Container {
     /// container of that environment.
     ///
     /// # Errors
-    /// [`VfioError::System`]; with the feature `dpdk`, `VfioError::Dpdk`.
-    pub fn new(arenas: &[Arena]) -> Result<Self, VfioError> {
+    /// [`VfioError::System`]; with the feature `dpdk`, `VfioError::Dpdk`; without an IOMMU,
+    /// [`VfioError::Physical`].
+    pub fn new(arenas: &[Arena], mode: IovaMode) -> Result<Self, VfioError> {
+        if mode == IovaMode::Pa {
+            let windows = Windows::physical(arenas)?;
+            // Nothing is mapped, so that no address counts.
+            let memory = arenas.iter().map(|arena| (arena.clone(), 0)).collect();
+            let groups = Arc::new(OwnGroups::new(memory, mode)?);
+            tracing::warn!(
+                "NO IOMMU (--iova-mode pa): a fault of a controller or of this process can overwrite ANY memory of this machine"
+            );
+            return Ok(Self { groups, windows });
+        }
         let mut windows = Windows::new();
         let mut memory = Vec::new();
         let mut iova = FIRST_IOVA;
@@ -150,7 +180,7 @@ fn container(memory: Vec<Mapping>) -> Result<Arc<dyn Groups>, VfioError> {
     if let Some(environment) = memory.iter().find_map(|(arena, _)| Environment::of(arena)) {
         return Ok(Arc::new(dpdk::DpdkGroups::new(environment, memory)?));
     }
-    Ok(Arc::new(OwnGroups::new(memory)?))
+    Ok(Arc::new(OwnGroups::new(memory, IovaMode::Va)?))
 }
 
 fn open(path: &str) -> Result<File, VfioError> {
