@@ -297,8 +297,15 @@ proptest! {
 proptest! {
     /// Whatever a target does, and in whatever order. `scripts/fuzz session` looks further.
     #[test]
-    fn any_session_is_as_its_model_says(choices in prop::collection::vec(any::<u8>(), 0..400)) {
-        session(&choices);
+    fn any_session_is_as_its_model_says(
+        [piece, flags] in any::<[u8; 2]>(),
+        choices in prop::collection::vec(any::<u8>(), 0..400),
+    ) {
+        session(&[&[piece, flags][..], &choices].concat());
+        // The same of a queue that is connected: the target listens, greets with the digests that
+        // are wanted, listens and admits the host.
+        let connected = [12, 255, 255, 4, 0, flags & 3, 12, 255, 255, 5, 0];
+        session(&[&[piece, flags][..], &connected, &choices].concat());
     }
 }
 

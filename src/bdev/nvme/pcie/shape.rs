@@ -376,8 +376,11 @@ mod tests {
             for (at, byte) in bytes {
                 page[at] = byte;
             }
-            // Sizes that pass, so that the rest is looked at too.
+            // Sizes of entries and blocks that pass, so that the rest is looked at too.
             page[512..514].copy_from_slice(&[0x66, 0x44]);
+            trial([&page; 3]);
+            page[26..30].fill(0);
+            page[128..131].copy_from_slice(&[0, 0, 12]);
             trial([&page; 3]);
         }
     }

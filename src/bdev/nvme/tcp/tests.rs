@@ -78,15 +78,16 @@ proptest! {
     /// Whatever a discovery service says. `scripts/fuzz discovery` looks further.
     #[test]
     fn any_discovery_page_is_read_to_an_end(
-        entries in 0..6u8,
+        entries in prop_oneof![0..6u64, any::<u64>().prop_map(|n| n >> (n % 64))],
         bytes in prop::collection::vec(any::<u8>(), 0..6000),
     ) {
-        let mut page = vec![0; 8];
-        page.extend([entries, 0, 0, 0, 0, 0, 0, 0]);
-        page.resize(1024, 0);
-        page.extend(&bytes);
         discovery(&bytes);
-        page.insert(0, entries.wrapping_sub(1));
+        // The read at which the page changes, the generation, the number of entries.
+        let mut page = vec![entries as u8; 1];
+        page.extend([0; 8]);
+        page.extend(entries.to_le_bytes());
+        page.resize(1 + 1024, 0);
+        page.extend(&bytes);
         discovery(&page);
     }
 }
