@@ -12,6 +12,7 @@ use super::changes::{Addition, Change, What};
 use super::counts::Resets;
 use super::creation::NewMetadata;
 use super::devices::{Devices, Kind};
+use super::keyring::Keyring;
 use super::locals::Locals;
 use super::log::LogSwitch;
 use super::newcomer;
@@ -43,6 +44,8 @@ pub struct System {
     pub remotes: Remotes,
     /// All controllers of this machine that are polled.
     pub locals: Locals,
+    /// The keys that hosts and subsystems prove themselves with.
+    pub keyring: Keyring,
     /// The NVMe-oF target.
     pub target: Target,
     /// The reactors; none in tools that do no I/O.
@@ -76,6 +79,7 @@ impl System {
             arrays: Arrays::default(),
             remotes: Remotes::default(),
             locals: Locals::default(),
+            keyring: Keyring::default(),
             target: machine.target,
             reactors: machine.reactors,
             arena,

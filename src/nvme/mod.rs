@@ -15,6 +15,7 @@
 //! | [`admin`], [`io`], [`dsm`], [`fabrics`] | typed reading and building of each kind of command |
 //! | [`identify`], [`log_page`], [`feature`], [`event`], [`property`] | what a controller says about itself |
 //! | [`nqn`] | qualified names |
+//! | [`dhchap`] | how hosts and controllers prove who they are |
 //! | [`tcp`] | the PDUs of NVMe/TCP, their digests and their framing |
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ mod macros;
 pub mod admin;
 pub mod command;
 pub mod completion;
+pub mod dhchap;
 pub mod dsm;
 pub mod event;
 pub mod fabrics;

@@ -7,6 +7,7 @@ mod changing;
 mod config;
 mod core;
 mod histogram;
+mod keyring;
 mod listen;
 mod members;
 mod notify;
@@ -94,6 +95,7 @@ pub fn all() -> impl Iterator<Item = &'static Method> {
         core::METHODS,
         reactors::METHODS,
         notify::METHODS,
+        keyring::METHODS,
         config::METHODS,
         bdev::METHODS,
         histogram::METHODS,

@@ -4,6 +4,7 @@
 //! itself is in it too. SPDK's `save_config` puts the parts together on the side of the client.
 
 mod bdev;
+mod keyring;
 mod nvmf;
 #[cfg(test)]
 mod tests;
@@ -45,13 +46,18 @@ struct Part {
 /// Those that others need come first.
 const PARTS: &[Part] = &[
     Part {
+        name: "keyring",
+        depends_on: &[],
+        calls: keyring::calls,
+    },
+    Part {
         name: "bdev",
         depends_on: &[],
         calls: bdev::calls,
     },
     Part {
         name: "nvmf",
-        depends_on: &["bdev"],
+        depends_on: &["bdev", "keyring"],
         calls: nvmf::calls,
     },
 ];

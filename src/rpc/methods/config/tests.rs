@@ -262,7 +262,7 @@ fn options_of_the_start_are_in_the_configuration() {
     call_now(&mut first, "nvmf_set_max_subsystems", most.clone()).unwrap();
     first.finish_startup();
     let config = saved(&mut first);
-    let nvmf = &config[1].as_array().unwrap()[0];
+    let nvmf = &config.last().unwrap().as_array().unwrap()[0];
     assert_eq!(
         nvmf,
         &json!({"method": "nvmf_set_max_subsystems", "params": most})
