@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod algorithms;
 mod association;
 mod command;
 mod controller;
@@ -47,7 +48,9 @@ mod tests;
 
 pub use crate::nvme::nqn::DISCOVERY as DISCOVERY_NQN;
 pub use address::ListenAddress;
+pub use algorithms::Algorithms;
 pub use error::TargetError;
+pub use host::{HostInfo, HostKeys};
 pub use key::Key;
 pub use latency::{Histogram, HistogramShape, Kind as LatencyKind, Latencies, Latency, ShapeError};
 pub use namespace::{NamespaceInfo, NamespaceOptions};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::address::ListenAddress;
 use super::error::TargetError;
-use super::host::HostAccess;
+use super::host::{HostAccess, HostInfo, HostKeys};
 use super::namespace::{Namespace, NamespaceInfo};
 use super::view::{SubsystemId, SubsystemView};
 use crate::nvme::Nqn;
@@ -112,7 +112,7 @@ pub struct SubsystemInfo {
     /// Where it listens; a port chosen by the kernel is shown as it came out.
     pub listen_addresses: Vec<ListenAddress>,
     /// Hosts on its allow-list, by NQN.
-    pub hosts: Vec<String>,
+    pub hosts: Vec<HostInfo>,
     /// What it exports, by number.
     pub namespaces: Vec<NamespaceInfo>,
 }
@@ -130,6 +130,8 @@ pub struct Subsystem {
     pub options: SubsystemOptions,
     /// Which hosts may use it.
     pub access: HostAccess,
+    /// Keys of those hosts on its list that have to prove who they are, by NQN.
+    pub keys: BTreeMap<String, HostKeys>,
     /// Where it listens.
     pub listeners: Vec<ListenAddress>,
     /// What it exports.
@@ -156,6 +158,7 @@ impl Subsystem {
                 ..HostAccess::default()
             },
             options,
+            keys: BTreeMap::new(),
             listeners: Vec::new(),
             namespaces: BTreeMap::new(),
         }
@@ -170,8 +173,17 @@ impl Subsystem {
                 ..self.options.clone()
             },
             listen_addresses: self.listeners.clone(),
-            hosts: self.access.hosts.iter().cloned().collect(),
+            hosts: self.access.hosts.iter().map(|nqn| self.host(nqn)).collect(),
             namespaces: self.namespaces.values().map(Namespace::info).collect(),
+        }
+    }
+
+    fn host(&self, nqn: &str) -> HostInfo {
+        let names = self.keys.get(nqn).map(HostKeys::names);
+        HostInfo {
+            nqn: nqn.to_owned(),
+            dhchap_key: names.map(|(host, _)| host.to_owned()),
+            dhchap_ctrlr_key: names.and_then(|(_, controller)| controller.map(str::to_owned)),
         }
     }
 

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::address::ListenAddress;
+use super::algorithms::Algorithms;
 use super::association::{Associations, Candidate, ConnectionEntry, Terms, Verdict};
 use super::error::TargetError;
 use super::groups::{ADMIN_WEIGHT, Groups, IO_WEIGHT};
+use super::host::HostKeys;
 use super::latency::Histogram;
 use super::listener::Listeners;
 use super::message::{
@@ -84,6 +86,7 @@ pub struct Target {
     subsystems: BTreeMap<String, Subsystem>,
     discovery_view: Arc<DiscoveryView>,
     associations: Associations,
+    authentication: Algorithms,
     devices: Devices,
     /// Connects that wait for a connection to go, and until when.
     takeovers: Vec<(Box<ConnectRequest>, Instant)>,
@@ -180,6 +183,7 @@ impl Target {
             subsystems: BTreeMap::new(),
             discovery_view: Arc::default(),
             associations: Associations::default(),
+            authentication: Algorithms::default(),
             devices: Devices::default(),
             takeovers: Vec::new(),
             next_connection: 0,
@@ -564,15 +568,82 @@ impl Target {
         Ok(self.subsystem(nqn)?.listeners.clone())
     }
 
-    /// Puts a host on a subsystem's allow-list. Putting it there twice is no error.
+    /// Puts a host on a subsystem's allow-list; with keys, it has to prove who it is, even where any
+    /// host is allowed. Putting it there twice is no error.
     ///
     /// # Errors
-    /// [`TargetError::NotFound`], [`TargetError::Invalid`] (a malformed NQN).
-    pub fn add_host(&mut self, nqn: &str, hostnqn: &str) -> Result<(), TargetError> {
+    /// [`TargetError::NotFound`], [`TargetError::Invalid`]: a malformed NQN, a host that is there with
+    /// other keys, keys for discovery.
+    pub fn add_host(
+        &mut self,
+        nqn: &str,
+        hostnqn: &str,
+        keys: Option<HostKeys>,
+    ) -> Result<(), TargetError> {
         let host = parse_nqn("host", hostnqn)?;
-        let access = &mut self.subsystem_mut(nqn)?.access;
-        access.hosts.insert(host.as_str().to_owned());
+        let host = host.as_str().to_owned();
+        let subsystem = self.subsystem_mut(nqn)?;
+        let there = subsystem.keys.get(&host).map(HostKeys::names);
+        if subsystem.access.hosts.contains(&host) && there != keys.as_ref().map(HostKeys::names) {
+            return Err(TargetError::Invalid(format!(
+                "host {host} of {nqn} is there with other keys; nvmf_subsystem_set_keys changes them"
+            )));
+        }
+        check_keys(nqn, keys.as_ref())?;
+        subsystem.access.hosts.insert(host.clone());
+        subsystem.keys.extend(keys.map(|keys| (host, keys)));
         self.publish_discovery();
+        Ok(())
+    }
+
+    /// Gives a host on the allow-list other keys, or none, so that it need not prove who it is. Who
+    /// is connected stays so.
+    ///
+    /// # Errors
+    /// [`TargetError::NotFound`], [`TargetError::Invalid`] for discovery.
+    pub fn set_host_keys(
+        &mut self,
+        nqn: &str,
+        hostnqn: &str,
+        keys: Option<HostKeys>,
+    ) -> Result<(), TargetError> {
+        let subsystem = self.subsystem_mut(nqn)?;
+        if !subsystem.access.hosts.contains(hostnqn) {
+            return Err(TargetError::NotFound(format!("host {hostnqn} of {nqn}")));
+        }
+        check_keys(nqn, keys.as_ref())?;
+        subsystem.keys.remove(hostnqn);
+        let keys = keys.map(|keys| (hostnqn.to_owned(), keys));
+        subsystem.keys.extend(keys);
+        Ok(())
+    }
+
+    /// Who uses the key of this name, in words: host and subsystem.
+    pub fn key_users(&self, name: &str) -> Vec<String> {
+        let mut users = Vec::new();
+        for (nqn, subsystem) in &self.subsystems {
+            for (host, keys) in &subsystem.keys {
+                let (one, other) = keys.names();
+                if one == name || other == Some(name) {
+                    users.push(format!("host {host} of {nqn}"));
+                }
+            }
+        }
+        users
+    }
+
+    /// How hosts may prove who they are.
+    pub fn authentication(&self) -> &Algorithms {
+        &self.authentication
+    }
+
+    /// Sets how hosts may prove who they are.
+    ///
+    /// # Errors
+    /// [`TargetError::Invalid`] for nothing at all.
+    pub fn set_authentication(&mut self, algorithms: Algorithms) -> Result<(), TargetError> {
+        algorithms.validate()?;
+        self.authentication = algorithms;
         Ok(())
     }
 
@@ -585,6 +656,7 @@ impl Target {
         if !subsystem.access.hosts.remove(hostnqn) {
             return Err(TargetError::NotFound(format!("host {hostnqn} of {nqn}")));
         }
+        subsystem.keys.remove(hostnqn);
         self.turn_out(nqn)
     }
 
@@ -903,6 +975,10 @@ impl Target {
         if !subsystem.access.allows(hostnqn.as_str()) {
             return refused(Status::CONNECT_INVALID_HOST);
         }
+        if subsystem.keys.contains_key(hostnqn.as_str()) {
+            // It cannot prove yet who it is.
+            return refused(Status::CONNECT_INVALID_HOST);
+        }
         let candidate = Candidate {
             command: request.command,
             cntlid: request.data.cntlid.get(),
@@ -1132,6 +1208,16 @@ impl Target {
 
 fn missing(nqn: &str) -> TargetError {
     TargetError::NotFound(format!("subsystem {nqn}"))
+}
+
+/// Discovery is for everybody.
+fn check_keys(nqn: &str, keys: Option<&HostKeys>) -> Result<(), TargetError> {
+    match keys {
+        Some(_) if nqn == DISCOVERY => Err(TargetError::Invalid(
+            "hosts of discovery are not authenticated; leave the keys out".into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn parse_nqn(what: &str, text: &str) -> Result<Nqn, TargetError> {

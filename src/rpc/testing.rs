@@ -1,5 +1,8 @@
 //! What the tests of the methods share.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -69,6 +72,15 @@ pub fn call_now(system: &mut System, method: &str, params: Value) -> Outcome {
             format!("{method} answers later: {pending:?}"),
         )),
     }
+}
+
+/// Makes the file of a key, which nobody else may read.
+pub fn key_file(dir: &Path, name: &str) -> PathBuf {
+    let path = dir.join(name);
+    let key = "DHHC-1:00:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
+    fs::write(&path, key).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    path
 }
 
 /// The keys of an object, in the order in which they are told.

@@ -6,8 +6,10 @@
 //! listener cannot try secrets at home. Nothing here knows of queues, time or randomness, and
 //! nothing that is secret is ever shown: not by `Debug`, not in an error.
 
+mod group;
 mod hash;
 mod secret;
 
+pub use group::DhGroup;
 pub use hash::{Hash, Tag};
 pub use secret::{Secret, SecretError};

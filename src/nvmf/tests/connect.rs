@@ -217,7 +217,7 @@ fn only_hosts_on_the_list() {
     let data = connect_data(CNTLID_DYNAMIC);
     let answer = attempt(&mut world, connect(0, 32), &data);
     assert_eq!(outcome(&answer), (0x184, 0));
-    world.target.add_host(NQN, HOST).expect("there");
+    world.target.add_host(NQN, HOST, None).expect("there");
     let mut admin = dialled(&mut world);
     assert_eq!(
         outcome(&admin.connect(&mut world, connect(0, 32), &data)).0,

@@ -182,7 +182,7 @@ fn what_is_listed_is_what_there_is() {
     assert!(bad.expect_err("no name").to_string().contains("nqn."));
     let again = world.target.create_subsystem(SubsystemOptions::new(NQN));
     assert!(matches!(again, Err(TargetError::Exists(_))));
-    let host = world.target.add_host(NQN, "you");
+    let host = world.target.add_host(NQN, "you", None);
     assert!(matches!(host, Err(TargetError::Invalid(_))));
 }
 

@@ -73,7 +73,7 @@ fn it_tells_where_subsystems_are() {
     let (now, list) = entries(&mut host, &mut world);
     assert_eq!(list.len(), 1);
     assert!(now > generation);
-    world.target.add_host(other, HOST).expect("there");
+    world.target.add_host(other, HOST, None).expect("there");
     world.settle();
     let (later, list) = entries(&mut host, &mut world);
     assert!(later > now);

@@ -64,13 +64,9 @@ struct RemoveKey {
 
 fn keyring_file_remove_key(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: RemoveKey = params.read()?;
-    system.keyring.remove(&p.name, &users(system, &p.name))?;
+    let users = system.target.key_users(&p.name);
+    system.keyring.remove(&p.name, &users)?;
     Ok(true.into())
-}
-
-/// Who uses a key.
-fn users(_: &System, _: &str) -> Vec<String> {
-    Vec::new()
 }
 
 fn keyring_get_keys(system: &mut System, params: Params) -> Result<Answer, RpcError> {
@@ -81,7 +77,7 @@ fn keyring_get_keys(system: &mut System, params: Params) -> Result<Answer, RpcEr
             "module": "keyring_file",
             "removed": false,
             "probed": false,
-            "refcnt": 1 + users(system, name).len(),
+            "refcnt": 1 + system.target.key_users(name).len(),
             "path": path,
         })
     });
@@ -94,15 +90,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::rpc::testing::{call_now, starting};
+    use crate::rpc::testing::{call_now, key_file, starting};
 
     #[test]
     fn keys_are_listed_in_spdks_shape_and_their_files_told_as_configuration() {
         let system = &mut starting();
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key");
-        let key = "DHHC-1:00:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh+KfiaR:";
-        fs::write(&path, key).unwrap();
+        let path = key_file(dir.path(), "key");
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let params = json!({"name": "key0", "path": path});
         let error = call_now(system, "keyring_file_add_key", params.clone()).unwrap_err();

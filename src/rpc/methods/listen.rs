@@ -1,4 +1,4 @@
-//! Methods about how hosts come in: listeners, hosts, and who is connected.
+//! Methods about where hosts come in, and who is connected.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -41,37 +41,6 @@ pub const METHODS: &[Method] = &[
         params: &["nqn", "tgt_name?"],
         help: "Lists where a subsystem listens",
         run: nvmf_subsystem_get_listeners,
-    },
-    Method {
-        name: "nvmf_subsystem_add_host",
-        aliases: &[],
-        when: When::Runtime,
-        params: &[
-            "nqn",
-            "host",
-            "tgt_name?",
-            "psk?",
-            "dhchap_key?",
-            "dhchap_ctrlr_key?",
-        ],
-        help: "Allows a host to use a subsystem",
-        run: nvmf_subsystem_add_host,
-    },
-    Method {
-        name: "nvmf_subsystem_remove_host",
-        aliases: &[],
-        when: When::Runtime,
-        params: &["nqn", "host", "tgt_name?", "timeout_ms?"],
-        help: "No longer allows a host to use a subsystem, and disconnects it",
-        run: nvmf_subsystem_remove_host,
-    },
-    Method {
-        name: "nvmf_subsystem_allow_any_host",
-        aliases: &[],
-        when: When::Runtime,
-        params: &["nqn", "allow_any_host", "tgt_name?"],
-        help: "Allows every host to use a subsystem, or only those on its list",
-        run: nvmf_subsystem_allow_any_host,
     },
     Method {
         name: "nvmf_subsystem_get_controllers",
@@ -220,69 +189,6 @@ fn nvmf_subsystem_get_listeners(system: &mut System, params: Params) -> Result<A
     Ok(shown.collect::<Vec<_>>().into())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AddHost {
-    nqn: String,
-    host: String,
-    tgt_name: Option<String>,
-    psk: Option<String>,
-    dhchap_key: Option<String>,
-    dhchap_ctrlr_key: Option<String>,
-}
-
-fn nvmf_subsystem_add_host(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: AddHost = params.read()?;
-    check_target(p.tgt_name.as_deref())?;
-    for (name, key) in [
-        ("psk", &p.psk),
-        ("dhchap_key", &p.dhchap_key),
-        ("dhchap_ctrlr_key", &p.dhchap_ctrlr_key),
-    ] {
-        if key.is_some() {
-            // Going on without it would let in whoever claims to be that host.
-            return Err(RpcError::invalid_params(format!(
-                "{name}: hosts cannot be authenticated; leave it out, and keep the network closed"
-            )));
-        }
-    }
-    system.target.add_host(&p.nqn, &p.host)?;
-    Ok(true.into())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RemoveHost {
-    nqn: String,
-    host: String,
-    tgt_name: Option<String>,
-    // Commands in flight are not waited for.
-    #[serde(rename = "timeout_ms")]
-    _timeout_ms: Option<u64>,
-}
-
-fn nvmf_subsystem_remove_host(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: RemoveHost = params.read()?;
-    check_target(p.tgt_name.as_deref())?;
-    system.target.remove_host(&p.nqn, &p.host)?;
-    Ok(true.into())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AllowAnyHost {
-    nqn: String,
-    allow_any_host: bool,
-    tgt_name: Option<String>,
-}
-
-fn nvmf_subsystem_allow_any_host(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: AllowAnyHost = params.read()?;
-    check_target(p.tgt_name.as_deref())?;
-    system.target.set_allow_any_host(&p.nqn, p.allow_any_host)?;
-    Ok(true.into())
-}
-
 fn nvmf_subsystem_get_controllers(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let nqn = OfSubsystem::nqn(params)?;
     let kind = if nqn == DISCOVERY_NQN {
@@ -374,35 +280,6 @@ mod tests {
     fn subsystem(system: &mut System) {
         call_now(system, "nvmf_create_transport", json!({"trtype": "TCP"})).unwrap();
         call_now(system, "nvmf_create_subsystem", json!({"nqn": NQN})).unwrap();
-    }
-
-    #[test]
-    fn hosts_are_listed_and_any_may_be_allowed() {
-        let system = &mut system();
-        subsystem(system);
-        let host = json!({"nqn": NQN, "host": HOST});
-        assert_eq!(
-            call_now(system, "nvmf_subsystem_add_host", host.clone()),
-            Ok(true.into())
-        );
-        let any = json!({"nqn": NQN, "allow_any_host": true});
-        assert_eq!(
-            call_now(system, "nvmf_subsystem_allow_any_host", any),
-            Ok(true.into())
-        );
-        let shown = call_now(system, "nvmf_get_subsystems", json!({"nqn": NQN})).unwrap();
-        assert_eq!(shown[0]["hosts"], json!([{"nqn": HOST}]));
-        assert_eq!(shown[0]["allow_any_host"], true);
-        assert_eq!(
-            call_now(system, "nvmf_subsystem_remove_host", host.clone()),
-            Ok(true.into())
-        );
-        assert_eq!(
-            call_now(system, "nvmf_subsystem_remove_host", host)
-                .unwrap_err()
-                .code,
-            -32602
-        );
     }
 
     #[test]

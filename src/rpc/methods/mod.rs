@@ -7,6 +7,7 @@ mod changing;
 mod config;
 mod core;
 mod histogram;
+mod hosts;
 mod keyring;
 mod listen;
 mod members;
@@ -104,6 +105,7 @@ pub fn all() -> impl Iterator<Item = &'static Method> {
         raid::METHODS,
         nvmf::METHODS,
         listen::METHODS,
+        hosts::METHODS,
     ];
     families.into_iter().flatten()
 }

@@ -1,11 +1,14 @@
 //! The configuration of the target: transports, subsystems with their hosts and namespaces, and
 //! listeners last, so that no host comes in before everything is there.
 
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::Call;
 use crate::control::System;
-use crate::nvmf::{NamespaceInfo, SubsystemInfo, SubsystemKind, TransportInfo};
+use crate::nvmf::{
+    Algorithms, HostInfo, NamespaceInfo, SubsystemInfo, SubsystemKind, TransportInfo,
+};
+use crate::rpc::methods::hosts::put_keys;
 use crate::rpc::methods::listen::address;
 use crate::rpc::methods::nvmf::hex;
 
@@ -15,12 +18,25 @@ pub(super) fn calls(system: &System) -> Vec<Call> {
         "nvmf_set_max_subsystems",
         json!({"max_subsystems": target.max_subsystems()}),
     )];
+    calls.push(authentication(target.authentication()));
     calls.extend(target.transports().iter().map(transport));
     let subsystems = target.subsystems();
     let own = subsystems.iter().filter(|s| s.kind == SubsystemKind::Nvme);
     calls.extend(own.flat_map(subsystem));
     calls.extend(subsystems.iter().flat_map(listeners));
     calls
+}
+
+fn authentication(algorithms: &Algorithms) -> Call {
+    let hashes = algorithms.hashes.iter().map(|hash| hash.word());
+    let groups = algorithms.groups.iter().map(|group| group.word());
+    Call::new(
+        "nvmf_set_config",
+        json!({
+            "dhchap_digests": hashes.collect::<Vec<_>>(),
+            "dhchap_dhgroups": groups.collect::<Vec<_>>(),
+        }),
+    )
 }
 
 fn transport(info: &TransportInfo) -> Call {
@@ -53,16 +69,18 @@ fn subsystem(info: &SubsystemInfo) -> Vec<Call> {
             "max_cntlid": o.max_cntlid,
         }),
     )];
-    let host = |host: &String| {
-        Call::new(
-            "nvmf_subsystem_add_host",
-            json!({"nqn": o.nqn, "host": host}),
-        )
-    };
-    calls.extend(info.hosts.iter().map(host));
+    calls.extend(info.hosts.iter().map(|info| host(&o.nqn, info)));
     let namespaces = info.namespaces.iter();
     calls.extend(namespaces.map(|n| namespace(&o.nqn, n)));
     calls
+}
+
+fn host(nqn: &str, info: &HostInfo) -> Call {
+    let mut params = Map::new();
+    params.insert("nqn".into(), nqn.into());
+    params.insert("host".into(), info.nqn.clone().into());
+    put_keys(info, &mut params);
+    Call::new("nvmf_subsystem_add_host", params.into())
 }
 
 fn namespace(nqn: &str, info: &NamespaceInfo) -> Call {
