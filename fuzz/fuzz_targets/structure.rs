@@ -4,6 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use stripewise::nvme::Nqn;
+use stripewise::nvme::dhchap::{HostMessage, Secret};
 use stripewise::nvme::dsm::ranges_of;
 use stripewise::nvme::fabrics::{ConnectData, ConnectParameter, ConnectResult};
 use stripewise::nvme::identify::{
@@ -26,6 +27,11 @@ fuzz_target!(|input: &[u8]| {
             );
         }
     }
+    if let Ok((_, HostMessage::Reply(reply))) = HostMessage::parse(input) {
+        let parts = 2 * reply.response.len() + reply.value.len();
+        assert_eq!(16 + parts, input.len());
+    }
+    let _ = Secret::parse(input);
     if let Ok((data, _)) = ConnectData::ref_from_prefix(input) {
         for name in [data.subsystem(), data.host()].into_iter().flatten() {
             assert_eq!(Nqn::from_field(&name.to_field()), Ok(name));

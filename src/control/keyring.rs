@@ -28,6 +28,11 @@ pub enum KeyError {
     /// A key needs a name.
     #[error("a key needs a name")]
     Nameless,
+    /// A key itself was given, and is not to be told on. EINVAL.
+    #[error(
+        "a key itself was given where its name or the path of its file belongs; it goes into a file with mode 0600"
+    )]
+    Pasted,
     /// The name is taken. EEXIST.
     #[error("key {0} already exists; keyring_file_remove_key removes it, or choose another name")]
     Exists(String),
@@ -87,7 +92,7 @@ impl KeyError {
     #[must_use]
     pub fn errno(&self) -> Errno {
         match self {
-            Self::Nameless | Self::NoFile(_) | Self::Secret { .. } => Errno::INVAL,
+            Self::Nameless | Self::Pasted | Self::NoFile(_) | Self::Secret { .. } => Errno::INVAL,
             Self::Exists(_) => Errno::EXIST,
             Self::Missing(_) => Errno::NOKEY,
             Self::Used { .. } => Errno::BUSY,
@@ -121,6 +126,9 @@ impl Keyring {
         if name.is_empty() {
             return Err(KeyError::Nameless);
         }
+        if is_secret(name) || path.to_str().is_some_and(is_secret) {
+            return Err(KeyError::Pasted);
+        }
         if self.entries.contains_key(name) {
             return Err(KeyError::Exists(name.to_owned()));
         }
@@ -138,8 +146,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyError::Missing`], [`KeyError::Used`].
     pub fn remove(&mut self, name: &str, users: &[String]) -> Result<(), KeyError> {
-        let missing = || KeyError::Missing(name.to_owned());
-        self.entries.get(name).ok_or_else(missing)?;
+        self.find(name)?;
         if let Some(user) = users.first() {
             return Err(KeyError::Used {
                 name: name.to_owned(),
@@ -158,7 +165,10 @@ impl Keyring {
         let entry = self.entries.get(name);
         entry
             .map(|entry| entry.key.clone())
-            .ok_or_else(|| KeyError::Missing(name.to_owned()))
+            .ok_or_else(|| match is_secret(name) {
+                true => KeyError::Pasted,
+                false => KeyError::Missing(name.to_owned()),
+            })
     }
 
     /// Names and files of all keys, by name.
@@ -166,6 +176,11 @@ impl Keyring {
         let entries = self.entries.iter();
         entries.map(|(name, entry)| (name.as_str(), entry.path.as_path()))
     }
+}
+
+/// Whether a text is a secret where it should be something else.
+fn is_secret(text: &str) -> bool {
+    text.trim_start().starts_with("DHHC-1:")
 }
 
 /// Reads the secret in a file.
@@ -299,6 +314,21 @@ mod tests {
             Errno::INVAL
         );
         assert_eq!(ring.list().count(), 0);
+    }
+
+    #[test]
+    fn a_key_in_the_place_of_its_name_is_not_told_on() {
+        let mut ring = Keyring::default();
+        for error in [
+            ring.add("a", Path::new(KEY)).unwrap_err(),
+            ring.add(KEY, Path::new("/a")).unwrap_err(),
+            ring.find(KEY).unwrap_err(),
+            ring.remove(KEY, &[]).unwrap_err(),
+        ] {
+            let told = format!("{error} {error:?}");
+            assert!(told.contains("mode 0600"), "{told}");
+            assert!(!told.contains("AwQF"), "{told}");
+        }
     }
 
     #[test]

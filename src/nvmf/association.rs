@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use rustc_hash::FxHashMap;
 
 use super::message::{AssociationId, ConnectionId};
-use super::stats::{ControllerInfo, QpairInfo, QpairState};
+use super::stats::{
+    AuthenticationInfo, AuthenticationState, ControllerInfo, QpairInfo, QpairState,
+};
 use super::subsystem::SubsystemKind;
 use super::view::SubsystemId;
 use crate::nvme::Nqn;
@@ -26,6 +28,15 @@ pub struct ConnectionEntry {
     pub peer: SocketAddr,
     /// The association that it is a queue of.
     pub association: Option<AssociationId>,
+    /// How far its host is with proving who it is, where it has to.
+    pub authentication: Option<AuthenticationInfo>,
+}
+
+impl ConnectionEntry {
+    fn is_authenticating(&self) -> bool {
+        let info = self.authentication;
+        info.is_some_and(|info| info.state != AuthenticationState::Completed)
+    }
 }
 
 /// One host's controller.
@@ -93,6 +104,8 @@ pub struct Terms {
     pub entries: (u16, u16),
     /// I/O queues of a controller at most.
     pub io_queues: u16,
+    /// Whether the host has to prove who it is on the queue.
+    pub authenticate: bool,
 }
 
 /// What becomes of a Connect.
@@ -161,6 +174,12 @@ impl Associations {
     /// A connection that has not gone, to be changed.
     pub fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut ConnectionEntry> {
         self.connections.get_mut(&id)
+    }
+
+    /// What a connection is a queue of, if it is one.
+    pub fn association(&self, id: ConnectionId) -> Option<&Association> {
+        let id = self.connections.get(&id)?.association?;
+        self.associations.get(&id)
     }
 
     /// Looks at a Connect for a subsystem that exists, and that this host may use.
@@ -369,11 +388,16 @@ impl Associations {
                     qpairs.push(QpairInfo {
                         cntlid: association.cntlid,
                         qid,
-                        state: association.state(qid),
+                        state: if entry.is_authenticating() && !association.dying {
+                            QpairState::Authenticating
+                        } else {
+                            association.state(qid)
+                        },
                         thread: name(entry.group).to_owned(),
                         hostnqn: association.hostnqn.as_str().to_owned(),
                         listen_address: entry.local,
                         peer_address: entry.peer,
+                        authentication: entry.authentication,
                     });
                 }
             }

@@ -136,6 +136,11 @@ impl Controller {
         Some(self.heard + patience)
     }
 
+    /// The host was heard by another command than those that are executed here.
+    pub fn hear(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
     /// How much data a command must come with.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::auth::{Judgement, Verdict};
 use super::latency::Histogram;
 use super::stats::GroupStats;
 use super::transport::TransportOptions;
@@ -51,6 +52,13 @@ pub enum GroupCommand {
         connection: ConnectionId,
         /// The answer.
         answer: Box<ConnectAnswer>,
+    },
+    /// What becomes of a message of a host that is to prove who it is.
+    Judged {
+        /// The connection that it came from.
+        connection: ConnectionId,
+        /// What becomes of it.
+        verdict: Box<Verdict>,
     },
     /// Close a connection.
     Close(ConnectionId),
@@ -141,6 +149,8 @@ pub struct AdminGrant {
     pub hostnqn: Nqn,
     /// The host's identifier.
     pub hostid: [u8; 16],
+    /// Whether the host has to prove who it is.
+    pub authenticate: bool,
 }
 
 /// A new I/O queue.
@@ -150,6 +160,8 @@ pub struct IoGrant {
     pub cntlid: u16,
     /// Its subsystem.
     pub view: Arc<SubsystemView>,
+    /// Whether the host has to prove who it is.
+    pub authenticate: bool,
 }
 
 /// From a poll group to the control side.
@@ -157,6 +169,16 @@ pub struct IoGrant {
 pub enum GroupEvent {
     /// A host asks for a queue. Answered with [`GroupCommand::Connected`].
     Connect(Box<ConnectRequest>),
+    /// A host that is to prove who it is has sent a message. Answered with
+    /// [`GroupCommand::Judged`].
+    Authentication {
+        /// The connection.
+        connection: ConnectionId,
+        /// The message.
+        message: Vec<u8>,
+    },
+    /// From the thread that judges messages: what becomes of one.
+    Judged(Box<Judgement>),
     /// The controller with this admin queue was enabled or disabled.
     Enabled {
         /// Its admin queue.

@@ -15,6 +15,7 @@
 mod address;
 mod algorithms;
 mod association;
+mod auth;
 mod command;
 mod controller;
 mod device;
@@ -56,7 +57,9 @@ pub use latency::{Histogram, HistogramShape, Kind as LatencyKind, Latencies, Lat
 pub use namespace::{NamespaceInfo, NamespaceOptions};
 pub use payload::PayloadSizes;
 pub use poll_group::{GroupSeed, PollGroup};
-pub use stats::{ControllerInfo, GroupStats, QpairInfo, QpairState};
+pub use stats::{
+    AuthenticationInfo, AuthenticationState, ControllerInfo, GroupStats, QpairInfo, QpairState,
+};
 pub use subsystem::{SubsystemInfo, SubsystemKind, SubsystemOptions};
 pub use target::{Target, TargetSetup};
 pub use transport::{TransportInfo, TransportOptions};

@@ -172,6 +172,12 @@ impl PollGroup {
                 GroupCommand::Connected { connection, answer } => {
                     self.with(connection, |session, site| session.connected(*answer, site));
                 }
+                GroupCommand::Judged {
+                    connection,
+                    verdict,
+                } => {
+                    self.with(connection, |session, site| session.judged(*verdict, site));
+                }
                 GroupCommand::Close(connection) => {
                     self.with(connection, |session, site| {
                         session.lose(site, "the control side closed it");

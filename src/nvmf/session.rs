@@ -1,5 +1,7 @@
 //! The life of one connection: handshake, Connect, then a queue until it ends.
 
+mod authentication;
+
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use zerocopy::FromBytes;
 
+use super::auth::Gate;
 use super::command::{self, Carriage, Need};
 use super::controller::{Controller, Effects};
 use super::device::Devices;
@@ -101,6 +104,8 @@ pub struct Session {
     wire: Option<Box<dyn Wire>>,
     connection: Connection,
     role: Role,
+    /// There is one where the host has to prove who it is.
+    gate: Option<Box<Gate>>,
     stage: Stage,
     options: Arc<TransportOptions>,
     local: SocketAddr,
@@ -138,6 +143,7 @@ impl Session {
                 connect: None,
                 since: now,
             },
+            gate: None,
             stage: Stage::Open,
             options: new.options,
             local: new.local,
@@ -226,7 +232,7 @@ impl Session {
 
     /// Whether it serves an admin queue, or none yet: what the control side has to keep up with.
     pub fn needs_control(&self) -> bool {
-        !matches!(self.role, Role::Io(_))
+        !matches!(self.role, Role::Io(_)) || self.gate.as_ref().is_some_and(|g| g.is_shut())
     }
 
     fn is_flooded(&self) -> bool {
@@ -346,6 +352,9 @@ impl Session {
     }
 
     fn command(&mut self, slot: SlotId, command: &Command, in_capsule: u32, site: &mut Site) {
+        if self.gate.is_some() && self.at_the_gate(slot, command, in_capsule, site) {
+            return;
+        }
         match &mut self.role {
             Role::New { connect, .. } => {
                 match FabricsCommand::parse(command) {
@@ -507,7 +516,9 @@ impl Session {
     /// All data of a command has come.
     fn data(&mut self, slot: SlotId, data: Sink, intact: bool, site: &mut Site) {
         let corrupt = Status::TRANSIENT_TRANSPORT_ERROR;
+        let is_message = self.gate.as_ref().is_some_and(|gate| gate.expects(slot));
         match (&mut self.role, data) {
+            (_, Sink::Heap(bytes)) if is_message => self.message(slot, bytes, intact, site),
             (Role::New { connect, .. }, Sink::Heap(bytes)) => {
                 let connect = connect.take().expect("data follows its Connect");
                 match ConnectData::read_from_bytes(&bytes) {
@@ -629,7 +640,7 @@ impl Session {
         };
         let entries = connect.queue_entries();
         let flow_control = !connect.disable_sq_flow_control;
-        let cntlid = match answer {
+        let (cntlid, authenticate) = match answer {
             ConnectAnswer::Refused { status, result } => {
                 self.role = Role::New {
                     connect: None,
@@ -639,7 +650,7 @@ impl Session {
                 return;
             }
             ConnectAnswer::Admin(grant) => {
-                let cntlid = grant.cntlid;
+                let (cntlid, authenticate) = (grant.cntlid, grant.authenticate);
                 let in_capsule = crate::nvme::tcp::ADMIN_IN_CAPSULE_DATA;
                 self.connection.open(entries, in_capsule, flow_control);
                 let controller = Controller::new(
@@ -655,7 +666,7 @@ impl Session {
                 };
                 site.stats.admin_qpairs += 1;
                 site.stats.current_admin_qpairs += 1;
-                cntlid
+                (cntlid, authenticate)
             }
             ConnectAnswer::Io(grant) => {
                 let in_capsule = self.options.in_capsule_data_size;
@@ -669,12 +680,16 @@ impl Session {
                 )));
                 site.stats.io_qpairs += 1;
                 site.stats.current_io_qpairs += 1;
-                grant.cntlid
+                (grant.cntlid, grant.authenticate)
             }
         };
+        if authenticate {
+            let patience = self.options.authentication_timeout;
+            self.gate = Some(Box::new(Gate::new(patience, site.now)));
+        }
         let result = ConnectResult {
             cntlid,
-            authentication_required: false,
+            authentication_required: authenticate,
             secure_channel_required: false,
         };
         self.connection
@@ -785,10 +800,15 @@ impl Session {
                 };
                 return self.give_up(site, step);
             }
+            // A host that computes its answer sends no keep-alives; the gate has a time of its own.
+            Role::Admin { .. } if self.gate.as_ref().is_some_and(|gate| gate.is_shut()) => {}
             Role::Admin { controller, .. } if controller.expires().is_some_and(|at| now >= at) => {
                 return self.give_up(site, "keep-alive timeout");
             }
             _ => {}
+        }
+        if self.gate.as_ref().is_some_and(|gate| gate.is_late(now)) {
+            return self.give_up(site, "the host has not proven in time who it is");
         }
         // What waits for us is not the host's fault.
         if !self.connection.host_owes() || (!self.wants_to_read() && !self.congested) {

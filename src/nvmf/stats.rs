@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::latency::Latencies;
 use crate::bdev::IoStat;
+use crate::nvme::dhchap::{DhGroup, Hash};
 
 /// A controller as `nvmf_subsystem_get_controllers` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct ControllerInfo {
 pub enum QpairState {
     /// Connected, but its controller is not enabled yet.
     Connecting,
+    /// Its host has to prove who it is first.
+    Authenticating,
     /// Its controller is enabled: commands are served.
     Enabled,
     /// Its association is being torn down.
@@ -36,6 +39,7 @@ impl QpairState {
     pub fn name(self) -> &'static str {
         match self {
             Self::Connecting => "connecting",
+            Self::Authenticating => "authenticating",
             Self::Enabled => "enabled",
             Self::Deactivating => "deactivating",
         }
@@ -59,6 +63,46 @@ pub struct QpairInfo {
     pub listen_address: SocketAddr,
     /// The host's end of the connection.
     pub peer_address: SocketAddr,
+    /// How far the host is with proving who it is; `None` where it need not.
+    pub authentication: Option<AuthenticationInfo>,
+}
+
+/// What an authentication waits for, or how it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthenticationState {
+    /// The host is to begin.
+    #[default]
+    Negotiate,
+    /// The host is to answer the challenge.
+    Reply,
+    /// The host is to say whether the controller has answered its challenge.
+    Success2,
+    /// The host was admitted.
+    Completed,
+    /// It was not.
+    Error,
+}
+
+impl AuthenticationState {
+    /// The word that the RPC shows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Negotiate => "negotiate",
+            Self::Reply => "reply",
+            Self::Success2 => "success2",
+            Self::Completed => "completed",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// How far a host is with proving who it is on a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuthenticationInfo {
+    /// What it waits for.
+    pub state: AuthenticationState,
+    /// The hash function and the group, once they are chosen.
+    pub chosen: Option<(Hash, DhGroup)>,
 }
 
 /// Counts of one poll group, as `nvmf_get_stats` shows them.

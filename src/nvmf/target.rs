@@ -1,5 +1,7 @@
 //! The control side of the target.
 
+mod authentication;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::address::ListenAddress;
 use super::algorithms::Algorithms;
 use super::association::{Associations, Candidate, ConnectionEntry, Terms, Verdict};
+use super::auth::Authenticator;
 use super::error::TargetError;
 use super::groups::{ADMIN_WEIGHT, Groups, IO_WEIGHT};
 use super::host::HostKeys;
@@ -87,6 +90,7 @@ pub struct Target {
     discovery_view: Arc<DiscoveryView>,
     associations: Associations,
     authentication: Algorithms,
+    authenticator: Authenticator,
     devices: Devices,
     /// Connects that wait for a connection to go, and until when.
     takeovers: Vec<(Box<ConnectRequest>, Instant)>,
@@ -184,6 +188,7 @@ impl Target {
             discovery_view: Arc::default(),
             associations: Associations::default(),
             authentication: Algorithms::default(),
+            authenticator: Authenticator::default(),
             devices: Devices::default(),
             takeovers: Vec::new(),
             next_connection: 0,
@@ -596,57 +601,6 @@ impl Target {
         Ok(())
     }
 
-    /// Gives a host on the allow-list other keys, or none, so that it need not prove who it is. Who
-    /// is connected stays so.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`], [`TargetError::Invalid`] for discovery.
-    pub fn set_host_keys(
-        &mut self,
-        nqn: &str,
-        hostnqn: &str,
-        keys: Option<HostKeys>,
-    ) -> Result<(), TargetError> {
-        let subsystem = self.subsystem_mut(nqn)?;
-        if !subsystem.access.hosts.contains(hostnqn) {
-            return Err(TargetError::NotFound(format!("host {hostnqn} of {nqn}")));
-        }
-        check_keys(nqn, keys.as_ref())?;
-        subsystem.keys.remove(hostnqn);
-        let keys = keys.map(|keys| (hostnqn.to_owned(), keys));
-        subsystem.keys.extend(keys);
-        Ok(())
-    }
-
-    /// Who uses the key of this name, in words: host and subsystem.
-    pub fn key_users(&self, name: &str) -> Vec<String> {
-        let mut users = Vec::new();
-        for (nqn, subsystem) in &self.subsystems {
-            for (host, keys) in &subsystem.keys {
-                let (one, other) = keys.names();
-                if one == name || other == Some(name) {
-                    users.push(format!("host {host} of {nqn}"));
-                }
-            }
-        }
-        users
-    }
-
-    /// How hosts may prove who they are.
-    pub fn authentication(&self) -> &Algorithms {
-        &self.authentication
-    }
-
-    /// Sets how hosts may prove who they are.
-    ///
-    /// # Errors
-    /// [`TargetError::Invalid`] for nothing at all.
-    pub fn set_authentication(&mut self, algorithms: Algorithms) -> Result<(), TargetError> {
-        algorithms.validate()?;
-        self.authentication = algorithms;
-        Ok(())
-    }
-
     /// Takes a host off the allow-list, and closes its associations unless any host is allowed.
     ///
     /// # Errors
@@ -834,6 +788,7 @@ impl Target {
             local,
             peer,
             association: None,
+            authentication: None,
         };
         self.groups.load(group, IO_WEIGHT);
         self.associations.connect(id, entry);
@@ -857,6 +812,11 @@ impl Target {
     fn handle(&mut self, group: usize, event: GroupEvent, now: Instant) {
         match event {
             GroupEvent::Connect(request) => self.connect(request, now + TAKEOVER),
+            GroupEvent::Authentication {
+                connection,
+                message,
+            } => self.authenticate(group, connection, message),
+            GroupEvent::Judged(judgement) => self.judged(group, *judgement),
             GroupEvent::Enabled {
                 connection,
                 enabled,
@@ -869,6 +829,7 @@ impl Target {
                 self.close(gone);
             }
             GroupEvent::Closed(connection) => {
+                self.authenticator.forget(connection);
                 if let Some(entry) = self.associations.closed(connection) {
                     self.groups.unload(entry.group, entry.weight);
                 }
@@ -914,6 +875,7 @@ impl Target {
             (Verdict::Admin(cntlid), Some((candidate, terms))) => {
                 let view = self.view_of(terms.subsystem);
                 let (hostnqn, hostid) = (candidate.hostnqn.clone(), candidate.hostid);
+                self.expect_authentication(id, terms.authenticate);
                 self.associations.admit_admin(id, candidate, &terms, cntlid);
                 if let Some(entry) = self.associations.connection_mut(id) {
                     self.groups.unload(entry.group, entry.weight);
@@ -927,13 +889,16 @@ impl Target {
                     discovery: self.discovery_view.clone(),
                     hostnqn,
                     hostid,
+                    authenticate: terms.authenticate,
                 })
             }
             (Verdict::Io(association), Some((candidate, terms))) => {
                 let qid = candidate.command.qid;
+                self.expect_authentication(id, terms.authenticate);
                 ConnectAnswer::Io(IoGrant {
                     cntlid: self.associations.admit_io(id, association, qid),
                     view: self.view_of(terms.subsystem),
+                    authenticate: terms.authenticate,
                 })
             }
             (Verdict::Admin(_) | Verdict::Io(_), None) => {
@@ -975,10 +940,6 @@ impl Target {
         if !subsystem.access.allows(hostnqn.as_str()) {
             return refused(Status::CONNECT_INVALID_HOST);
         }
-        if subsystem.keys.contains_key(hostnqn.as_str()) {
-            // It cannot prove yet who it is.
-            return refused(Status::CONNECT_INVALID_HOST);
-        }
         let candidate = Candidate {
             command: request.command,
             cntlid: request.data.cntlid.get(),
@@ -994,6 +955,7 @@ impl Target {
             allow_duplicates: subsystem.options.allow_duplicate_associations,
             entries: (options.max_aq_depth, options.max_queue_depth),
             io_queues: options.max_io_qpairs_per_ctrlr,
+            authenticate: subsystem.keys.contains_key(candidate.hostnqn.as_str()),
         };
         let verdict = self.associations.examine(&candidate, &terms);
         (verdict, Some((candidate, terms)))

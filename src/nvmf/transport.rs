@@ -28,6 +28,8 @@ pub struct TransportOptions {
     pub max_h2c_data: u32,
     /// How long a peer may leave a handshake step (ICReq, Connect) unfinished.
     pub handshake_timeout: Duration,
+    /// How long a host may take to prove who it is, on each queue.
+    pub authentication_timeout: Duration,
     /// How long a peer may leave a PDU half sent, a transfer that it was asked for unsent, or
     /// output unread, before its connection is closed.
     pub stall_timeout: Duration,
@@ -45,6 +47,7 @@ impl Default for TransportOptions {
             association_timeout: Duration::from_secs(120),
             max_h2c_data: 128 << 10,
             handshake_timeout: Duration::from_secs(10),
+            authentication_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(30),
         }
     }

@@ -8,8 +8,15 @@
 
 mod group;
 mod hash;
+mod message;
+mod response;
 mod secret;
 
 pub use group::DhGroup;
 pub use hash::{Hash, Tag};
+pub use message::{
+    Challenge, Explanation, HostMessage, Negotiate, Offer, Reply, failure1, success1,
+    transaction_of,
+};
+pub use response::{Prover, Question};
 pub use secret::{Secret, SecretError};

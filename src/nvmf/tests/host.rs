@@ -1,6 +1,7 @@
 //! A host: it says exactly what a test tells it to, and reads what comes back.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use zerocopy::IntoBytes;
 
@@ -318,13 +319,16 @@ impl Host {
         }
     }
 
-    /// The next PDU, which must come.
+    /// The next PDU, which must come. Some things are done by other threads, in time that is real.
     pub fn next(&mut self, world: &mut World) -> Received {
-        for _ in 0..2000 {
+        for turn in 0..22_000 {
             if let Some(received) = self.poll() {
                 return received;
             }
             world.turn();
+            if turn > 2000 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         panic!("nothing comes");
     }

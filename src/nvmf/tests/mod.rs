@@ -3,6 +3,7 @@
 //! type in the high byte, status code in the low one.
 
 mod admin;
+mod authentication;
 mod commands;
 mod connect;
 mod control;

@@ -218,7 +218,7 @@ fn nvmf_subsystem_get_qpairs(system: &mut System, params: Params) -> Result<Answ
 }
 
 fn show_qpair(qpair: &QpairInfo) -> Value {
-    json!({
+    let mut shown = json!({
         "cntlid": qpair.cntlid,
         "qid": qpair.qid,
         "state": qpair.state.name(),
@@ -226,7 +226,15 @@ fn show_qpair(qpair: &QpairInfo) -> Value {
         "hostnqn": qpair.hostnqn,
         "listen_address": address(&ListenAddress(qpair.listen_address)),
         "peer_address": address(&ListenAddress(qpair.peer_address)),
-    })
+    });
+    if let Some(info) = qpair.authentication {
+        shown["auth"] = json!({
+            "state": info.state.name(),
+            "digest": info.chosen.map_or("unknown", |(hash, _)| hash.word()),
+            "dhgroup": info.chosen.map_or("unknown", |(_, group)| group.word()),
+        });
+    }
+    shown
 }
 
 #[derive(Deserialize)]
@@ -271,7 +279,8 @@ fn group(stats: &GroupStats, transports: &[&str]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nvmf::QpairState;
+    use crate::nvme::dhchap::{DhGroup, Hash};
+    use crate::nvmf::{AuthenticationInfo, AuthenticationState, QpairState};
     use crate::rpc::testing::{call_now, keys, system};
 
     const NQN: &str = "nqn.2026-11.io.stripewise:a";
@@ -340,6 +349,7 @@ mod tests {
             hostnqn: HOST.into(),
             listen_address: "127.0.0.1:4420".parse().unwrap(),
             peer_address: "[::1]:50000".parse().unwrap(),
+            authentication: None,
         };
         let shown = show_qpair(&qpair);
         let expected = [
@@ -355,6 +365,15 @@ mod tests {
         assert_eq!(shown["state"], "enabled");
         let peer = json!({"trtype": "TCP", "adrfam": "IPv6", "traddr": "::1", "trsvcid": "50000"});
         assert_eq!(shown["peer_address"], peer);
+        let shown = show_qpair(&QpairInfo {
+            authentication: Some(AuthenticationInfo {
+                state: AuthenticationState::Completed,
+                chosen: Some((Hash::Sha384, DhGroup::Ffdhe2048)),
+            }),
+            ..qpair
+        });
+        let auth = json!({"state": "completed", "digest": "sha384", "dhgroup": "ffdhe2048"});
+        assert_eq!(shown["auth"], auth);
         let shown = group(&GroupStats::default(), &["TCP"]);
         let expected = [
             "name",

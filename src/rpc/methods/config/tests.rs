@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::control::System;
 use crate::rpc::methods;
 use crate::rpc::testing::{
-    call_and_wait, call_now, end, keys, starting, system, system_with_reactor,
+    call_and_wait, call_now, end, key_file, keys, starting, system, system_with_reactor,
 };
 
 const NQN: &str = "nqn.2026-11.io.stripewise:a";
@@ -278,6 +278,42 @@ fn options_of_the_start_are_in_the_configuration() {
         json!({"max_subsystems": 3}),
     );
     assert_eq!(late.unwrap_err().code, -1);
+}
+
+/// The names of keys and the paths of their files are saved, and nothing of what is in them.
+#[test]
+fn hosts_keep_their_keys() {
+    let place = tempfile::tempdir().unwrap();
+    let add = |name: &str| {
+        let params = json!({"name": name, "path": key_file(place.path(), name)});
+        ("keyring_file_add_key", params)
+    };
+    let keyed = json!({
+        "nqn": NQN, "host": HOST, "dhchap_key": "host", "dhchap_ctrlr_key": "ctrl",
+    });
+    let free = json!({"nqn": NQN, "host": "nqn.2026-11.io.stripewise:free"});
+    let mut first = system();
+    made(
+        &mut first,
+        &[
+            add("host"),
+            add("ctrl"),
+            ("nvmf_create_subsystem", json!({"nqn": NQN})),
+            ("nvmf_subsystem_add_host", keyed.clone()),
+            ("nvmf_subsystem_add_host", free.clone()),
+        ],
+    );
+    let config = saved(&mut first);
+    assert_eq!(count(&config, "keyring_file_add_key"), 2);
+    let nvmf = config.last().unwrap().as_array().unwrap();
+    for params in [keyed, free] {
+        let call = json!({"method": "nvmf_subsystem_add_host", "params": params});
+        assert!(nvmf.contains(&call), "{call}");
+    }
+    assert!(!Value::from(config.clone()).to_string().contains("DHHC"));
+    let mut second = system();
+    load(&mut second, &config);
+    assert_eq!(saved(&mut second), config);
 }
 
 /// A volume whose state is on its members comes back from them, whoever these are by now; only how
