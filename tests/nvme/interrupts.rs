@@ -63,7 +63,7 @@ impl Poller for Reader {
     }
 }
 
-/// Reads from a controller that was attached without `linger`.
+/// Reads from a controller that was attached without `linger`, and with long naps.
 pub fn wake_reactors(controller: &Controller, pool: &Pool) {
     let idle = IdlePolicy::Adaptive {
         quiet: Duration::ZERO,
@@ -89,7 +89,7 @@ pub fn wake_reactors(controller: &Controller, pool: &Pool) {
         thread::sleep(Duration::from_millis(1));
     }
     let sleeps = reactors.stats()[0].sleeps;
-    // A sleep that nothing ends is over after 100 ms.
+    // A sleep that nothing ends is over after 100 ms, unless the naps are shorter.
     let longest = Duration::from_nanos(longest.load(Ordering::Relaxed));
     println!("{READS} reads, {sleeps} sleeps, the longest read took {longest:?}");
     assert!(sleeps > 0);

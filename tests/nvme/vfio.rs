@@ -61,6 +61,7 @@ fn conform(arena: &Arena, mode: IovaMode) {
         let access = container.open(address, arena).unwrap();
         let options = Options {
             linger: Duration::ZERO,
+            nap: Duration::from_secs(1),
             ..Options::new("Nvme0")
         };
         let controller = Controller::attach(access, options).unwrap();

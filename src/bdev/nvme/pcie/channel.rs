@@ -505,7 +505,7 @@ impl Channel for PcieChannel {
                 if self.now >= self.active + self.inner.options.linger
                     && (bell.is_bound() || !reactor::is_last_look()) =>
             {
-                Some(self.next_look)
+                Some(self.next_look.min(self.now + self.inner.options.nap))
             }
             // Nobody wakes the reactor for a completion: it is looked for.
             _ => Some(self.now),

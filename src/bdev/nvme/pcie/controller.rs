@@ -66,6 +66,8 @@ pub struct Options {
     /// longer than an SSD takes for reads and writes, because falling asleep costs some of that. Where there are no
     /// interrupts, it looks for ever.
     pub linger: Duration,
+    /// Longest sleep with commands in flight: what an interrupt that is lost costs.
+    pub nap: Duration,
     /// How often a command is sent again, after errors that may pass and after resets.
     pub retries: u8,
 }
@@ -82,6 +84,7 @@ impl Options {
             shadow_doorbells: true,
             sgls: true,
             linger: Duration::from_millis(1),
+            nap: Duration::from_millis(10),
             retries: 2,
         }
     }

@@ -498,6 +498,7 @@ fn writer(device: &Arc<Scripted>, idle: IdlePolicy) -> (Controller, Reactors) {
     // No command is found overdue before the test gives up.
     let options = Options {
         timeout: Duration::from_secs(360_000),
+        nap: Duration::from_secs(3_600),
         ..Options::new("Nvme0")
     };
     let controller = Controller::attach(access(device), options).unwrap();
