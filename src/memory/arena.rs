@@ -141,16 +141,8 @@ impl Arena {
             .filter(|&b| b > 0)
             .ok_or(ArenaError::Size(bytes))?;
         let mut free = self.region.extents();
-        // In one huge page where that can be: then a device sees it in one piece without an IOMMU, too.
-        let whole = free.iter().find_map(|(&offset, &len)| {
-            let start = in_one_page(offset, wanted);
-            (start + wanted <= offset + len).then_some((offset, len, start))
-        });
-        let first_fit = || {
-            let fit = free.iter().find(|&(_, &len)| len >= wanted);
-            fit.map(|(&offset, &len)| (offset, len, offset))
-        };
-        let Some((offset, len, start)) = whole.or_else(first_fit) else {
+        let huge = self.region.kind == PageKind::Huge;
+        let Some((offset, len, start)) = find(&free, wanted, huge) else {
             return Err(ArenaError::Exhausted {
                 wanted,
                 free: free.values().sum(),
@@ -171,6 +163,23 @@ impl Arena {
             len: wanted,
         })
     }
+}
+
+/// The free extent to take `wanted` bytes of, and where they begin: the first with room, but on huge pages rather the first
+/// where they are in one page. A device sees them in one piece then, without an IOMMU, too.
+fn find(free: &BTreeMap<usize, usize>, wanted: usize, huge: bool) -> Option<(usize, usize, usize)> {
+    let mut extents = free.iter().map(|(&offset, &len)| (offset, len));
+    let within = |(offset, len)| {
+        let start = in_one_page(offset, wanted);
+        (start + wanted <= offset + len).then_some((offset, len, start))
+    };
+    let whole = if huge {
+        extents.clone().find_map(within)
+    } else {
+        None
+    };
+    let first = extents.find(|&(_, len)| len >= wanted);
+    whole.or(first.map(|(offset, len)| (offset, len, offset)))
 }
 
 /// Where a piece of `len` bytes can begin, from `offset` on, so that it is in one huge page, if that can be.
@@ -380,25 +389,33 @@ mod tests {
 
     #[test]
     fn pieces_are_in_one_huge_page_where_they_can_be() {
-        let arena = testing::arena(2 * HUGE_PAGE);
-        let large = arena.carve(HUGE_PAGE - SLOT_ALIGN).unwrap();
-        let small = arena.carve(4 * SLOT_ALIGN).unwrap();
-        assert_eq!(small.offset, HUGE_PAGE);
-        // What was passed over is there for others.
-        let page = arena.carve(SLOT_ALIGN).unwrap();
-        assert_eq!(page.offset, HUGE_PAGE - SLOT_ALIGN);
-        drop((large, small, page));
-        let most = arena.carve(2 * HUGE_PAGE - 3 * SLOT_ALIGN).unwrap();
-        assert_eq!(most.offset, 0);
-        drop(most);
-        assert_eq!(arena.free(), 2 * HUGE_PAGE);
-        assert_eq!(arena.region.extents().len(), 1);
-        // Better in two than not at all.
-        let _page = arena.carve(SLOT_ALIGN).unwrap();
-        let all_but_two = arena.carve(HUGE_PAGE).unwrap();
-        assert_eq!(all_but_two.offset, HUGE_PAGE);
-        let rest = arena.carve(HUGE_PAGE - SLOT_ALIGN).unwrap();
-        assert_eq!(rest.offset, SLOT_ALIGN);
+        let (page, two) = (HUGE_PAGE, 2 * HUGE_PAGE);
+        let place = |free: &[(usize, usize)], wanted, huge| {
+            let free: BTreeMap<usize, usize> = free.iter().copied().collect();
+            find(&free, wanted, huge).map(|(_, _, start)| start)
+        };
+        let first = page - SLOT_ALIGN;
+        let rest = [(first, two - first)];
+        // Room in the first page for one slot, and a piece of four.
+        assert_eq!(place(&rest, 4 * SLOT_ALIGN, true), Some(page));
+        assert_eq!(place(&rest, SLOT_ALIGN, true), Some(first));
+        // A later extent is better than an earlier one with a border in it.
+        let apart = [
+            (first, 4 * SLOT_ALIGN),
+            (page + 8 * SLOT_ALIGN, 4 * SLOT_ALIGN),
+        ];
+        assert_eq!(
+            place(&apart, 4 * SLOT_ALIGN, true),
+            Some(page + 8 * SLOT_ALIGN)
+        );
+        // Across the border rather than not at all, and what is larger than a page in any case.
+        let middle = [(first, 4 * SLOT_ALIGN)];
+        assert_eq!(place(&middle, 4 * SLOT_ALIGN, true), Some(first));
+        assert_eq!(place(&[(0, two)], page + SLOT_ALIGN, true), Some(0));
+        assert_eq!(place(&middle, 5 * SLOT_ALIGN, true), None);
+        // On other pages that would only waste room.
+        assert_eq!(place(&rest, 4 * SLOT_ALIGN, false), Some(first));
+        assert_eq!(place(&apart, 4 * SLOT_ALIGN, false), Some(first));
     }
 
     /// Pages of the arena that have memory behind them now, and all pages.
