@@ -104,7 +104,7 @@ impl Setup {
     }
 
     /// Sleeps so long that a test in which nobody wakes a reactor hangs.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(test)]
     pub(crate) fn without_net(mut self, idle: IdlePolicy) -> Self {
         self.rest = Rest::without_net(idle);
         self

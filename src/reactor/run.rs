@@ -55,7 +55,7 @@ impl Rest {
     }
 
     /// With a bound so long that a test that would need it hangs.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(test)]
     pub(super) fn without_net(idle: IdlePolicy) -> Self {
         Self {
             idle,
