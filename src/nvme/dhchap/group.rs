@@ -62,7 +62,7 @@ impl DhGroup {
     }
 
     /// The public value that goes with a private exponent; nothing without an exchange. Takes
-    /// milliseconds.
+    /// long: not for a thread that others wait for.
     #[must_use]
     pub fn public_value(self, exponent: &[u8]) -> Vec<u8> {
         match self.field() {
@@ -78,7 +78,7 @@ impl DhGroup {
     /// The secret that both sides can compute, each from its own exponent and the public value of the
     /// other; empty without an exchange. `None` where the value is none: of another size, or one of
     /// those with which the secret would be known to everybody (0, 1 and the largest). Takes
-    /// milliseconds, the number of which tells nothing of the exponent.
+    /// long, and as long whatever the exponent is.
     #[must_use]
     pub fn shared_secret(self, exponent: &[u8], value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         if value.len() != self.size() {

@@ -132,7 +132,7 @@ impl Exchange {
         self.info
     }
 
-    /// Takes a message of the host. May take tens of milliseconds.
+    /// Takes a message of the host. May take long; see the room.
     pub fn hear(&mut self, bytes: &[u8], parties: &Parties, nonces: &mut Nonces) -> Verdict {
         let answer = self.answer(bytes, parties, nonces);
         let (message, then) = answer.unwrap_or_else(|explanation| {

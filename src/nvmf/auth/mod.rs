@@ -3,8 +3,8 @@
 //! Three parts. The [`Gate`] is the session's: it keeps every other command out until the host is
 //! admitted, and carries messages between the host and the control side. The [`Exchange`] is the
 //! protocol, a state machine from message to message. The [`Authenticator`] runs the exchanges on a
-//! thread of their own: raising a number to a power takes up to tens of milliseconds, which neither
-//! a reactor nor the control thread has. Secrets never come near a reactor.
+//! thread of their own: raising a number of thousands of bits to a power takes longer than
+//! a reactor or the control thread may be away. Secrets never come near a reactor.
 
 mod authenticator;
 mod exchange;
