@@ -39,6 +39,12 @@ fn made(system: &mut System, calls: &[(&str, Value)]) {
     }
 }
 
+/// The volumes that serve.
+fn online(system: &mut System) -> Value {
+    let online = json!({"category": "online"});
+    call_now(system, "bdev_raid_get_bdevs", online).unwrap()
+}
+
 /// How often a method is called in a configuration.
 fn count(config: &[Value], method: &str) -> usize {
     let calls = config.iter().flat_map(|part| part.as_array().unwrap());
@@ -353,13 +359,9 @@ fn a_volume_with_metadata_comes_back_and_works_as_before() {
     let mut second = system_with_reactor();
     load(&mut second, &config);
     let again = saved(&mut second);
-    let volumes = call_now(
-        &mut second,
-        "bdev_raid_get_bdevs",
-        json!({"category": "online"}),
-    );
+    let volumes = online(&mut second);
     end(second);
-    assert_eq!(volumes.unwrap()[0]["name"], "kept");
+    assert_eq!(volumes[0]["name"], "kept");
     assert_eq!(again, config);
 }
 
@@ -378,13 +380,9 @@ fn a_volume_that_has_lost_a_member_is_made_without_it() {
     let mut second = system_with_reactor();
     load(&mut second, &config);
     let again = saved(&mut second);
-    let volumes = call_now(
-        &mut second,
-        "bdev_raid_get_bdevs",
-        json!({"category": "online"}),
-    );
+    let volumes = online(&mut second);
     end(second);
-    let volume = &volumes.unwrap()[0];
+    let volume = &volumes[0];
     let member = |slot: usize| volume["base_bdevs_list"][slot]["name"].clone();
     assert_eq!(
         (member(0), member(1), member(2)),
