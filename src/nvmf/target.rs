@@ -1,39 +1,37 @@
 //! The control side of the target.
 
 mod authentication;
+mod connects;
+mod devices;
+mod hosts;
+mod listeners;
+mod namespaces;
+mod publishing;
+mod statistics;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::address::ListenAddress;
+use self::connects::TAKEOVER;
+use self::devices::Devices;
 use super::algorithms::Algorithms;
-use super::association::{Associations, Candidate, ConnectionEntry, Terms, Verdict};
+use super::association::Associations;
 use super::auth::Authenticator;
 use super::error::TargetError;
-use super::groups::{ADMIN_WEIGHT, Groups, IO_WEIGHT};
-use super::host::HostKeys;
-use super::latency::Histogram;
+use super::groups::Groups;
 use super::listener::Listeners;
-use super::message::{
-    AdminGrant, ConnectAnswer, ConnectRequest, ConnectionId, GroupCommand, GroupEvent, IoGrant,
-    NewConnection, Ticket,
-};
-use super::namespace::{Namespace, NamespaceOptions};
+use super::message::{ConnectRequest, ConnectionId, GroupCommand, GroupEvent, Ticket};
 use super::payload::{PayloadMemory, PayloadSizes};
 use super::poll_group::GroupSeed;
-use super::stats::{ControllerInfo, GroupStats, QpairInfo};
 use super::subsystem::{Subsystem, SubsystemInfo, SubsystemKind, SubsystemOptions};
 use super::transport::{TransportInfo, TransportOptions};
-use super::view::{DeviceId, DiscoverySubsystem, DiscoveryView, SubsystemId};
-use super::wire::Wire;
-use crate::bdev::{Bdev, Registry};
+use super::view::{DiscoveryView, SubsystemId};
+use crate::bdev::Registry;
 use crate::memory::Arena;
-use crate::nvme::fabrics::ConnectParameter;
+use crate::nvme::Nqn;
 use crate::nvme::nqn::DISCOVERY;
-use crate::nvme::{Nqn, Status};
 use crate::reactor::{Events, Mailbox, MailboxSender, Ready, Waker, mailbox};
 
 /// Connections accepted at one wake; more are told again.
@@ -41,12 +39,6 @@ const ACCEPTS_A_WAKE: usize = 16;
 
 /// Messages that a mailbox holds.
 const MAILBOX: usize = 1024;
-
-/// How long a Connect waits for what it takes over from to go.
-const TAKEOVER: Duration = Duration::from_secs(5);
-
-/// How often the log says that connections are turned away.
-const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// The sizes that a target is made with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,43 +117,6 @@ struct Hub {
     inbox: Mailbox<(usize, GroupEvent)>,
     outbox: MailboxSender<(usize, GroupEvent)>,
     listeners: Listeners,
-}
-
-/// Devices by name, and their places on the groups.
-#[derive(Debug, Default)]
-struct Devices {
-    open: BTreeMap<String, (DeviceId, usize)>,
-    /// Places that no group uses.
-    free: Vec<DeviceId>,
-    count: u32,
-    /// Devices that are being closed: until the round is complete, the place is taken and the
-    /// device stays claimed.
-    closing: Vec<Closing>,
-}
-
-#[derive(Debug)]
-struct Closing {
-    ticket: Ticket,
-    device: DeviceId,
-    bdev: String,
-    /// The namespace that it was, and whose claim is to be given back: subsystem and number. None
-    /// for a device that was kept open without being exported.
-    namespace: Option<(String, u32)>,
-}
-
-impl Closing {
-    fn is_of(&self, nqn: &str) -> bool {
-        self.namespace.as_ref().is_some_and(|(of, _)| of == nqn)
-    }
-}
-
-impl Devices {
-    fn place(&mut self) -> DeviceId {
-        self.free.pop().unwrap_or_else(|| {
-            self.count += 1;
-            DeviceId(self.count - 1)
-        })
-    }
 }
 
 impl Target {
@@ -378,321 +333,6 @@ impl Target {
         all.map(Subsystem::info).collect()
     }
 
-    /// Exports a device and returns its number. Claims it in `registry`; opens it on every
-    /// reactor and waits for them; tells connected hosts.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`], [`TargetError::Exists`] (the number), [`TargetError::Invalid`],
-    /// [`TargetError::Limit`] (no number left), [`TargetError::Busy`] while the device is still
-    /// being closed, [`TargetError::Bdev`], [`TargetError::Open`], [`TargetError::Timeout`].
-    pub fn add_namespace(
-        &mut self,
-        registry: &mut Registry,
-        nqn: &str,
-        options: NamespaceOptions,
-    ) -> Result<u32, TargetError> {
-        self.check_running()?;
-        self.reap(registry);
-        let subsystem = self.subsystems.get(nqn).ok_or_else(|| missing(nqn))?;
-        let nsid = subsystem.choose_nsid(options.nsid)?;
-        let name = options.bdev_name.clone();
-        if self.devices.closing.iter().any(|c| c.bdev == name) {
-            return Err(TargetError::Busy(format!(
-                "bdev {name} is still being closed: its last commands have not ended"
-            )));
-        }
-        let bdev = registry.export(&name, nqn)?;
-        let info = bdev.info().clone();
-        let namespace = Some((nqn.to_owned(), nsid));
-        let device = self.open_device(registry, bdev, namespace)?;
-        let uuid = options.uuid.unwrap_or(info.uuid);
-        let namespace = Namespace {
-            nsid,
-            nguid: options.nguid.unwrap_or(*uuid.as_bytes()),
-            eui64: options.eui64,
-            uuid,
-            device,
-            info,
-        };
-        let subsystem = self.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
-        subsystem.namespaces.insert(nsid, namespace);
-        self.publish_by_name(nqn);
-        Ok(nsid)
-    }
-
-    /// Takes a namespace away from hosts, lets commands in flight end, closes the device on every
-    /// reactor and gives it back to `registry`. Waits for reactors.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`]; [`TargetError::Timeout`] when commands are still in flight: the
-    /// namespace is gone for hosts, the device stays claimed, and the call may be repeated.
-    pub fn remove_namespace(
-        &mut self,
-        registry: &mut Registry,
-        nqn: &str,
-        nsid: u32,
-    ) -> Result<(), TargetError> {
-        let going = |c: &Closing| {
-            let of = c.namespace.as_ref();
-            of.is_some_and(|of| of.0 == nqn && of.1 == nsid)
-        };
-        let subsystem = self.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
-        match subsystem.namespaces.remove(&nsid) {
-            Some(namespace) => {
-                self.publish_by_name(nqn);
-                self.close_device(registry, nqn, namespace);
-            }
-            None if self.devices.closing.iter().any(going) => {}
-            None => {
-                return Err(TargetError::NotFound(format!("namespace {nsid} of {nqn}")));
-            }
-        }
-        self.settle(registry, going)
-    }
-
-    /// Keeps a device open on every reactor, exported or not, until [`Target::let_close`]: for devices
-    /// that have work of their own to do, as a RAID volume has. Waits for reactors.
-    ///
-    /// # Errors
-    /// [`TargetError::Open`], [`TargetError::Timeout`].
-    pub fn keep_open(
-        &mut self,
-        registry: &mut Registry,
-        bdev: Arc<dyn Bdev>,
-    ) -> Result<(), TargetError> {
-        self.check_running()?;
-        self.open_device(registry, bdev, None).map(|_| ())
-    }
-
-    /// Ends [`Target::keep_open`]. Waits for reactors.
-    ///
-    /// # Errors
-    /// [`TargetError::Timeout`] when its last commands have not ended; the call may be repeated.
-    pub fn let_close(&mut self, registry: &mut Registry, bdev: &str) -> Result<(), TargetError> {
-        if let Some((device, users)) = self.devices.open.get_mut(bdev) {
-            *users -= 1;
-            if *users > 0 {
-                return Ok(());
-            }
-            let device = *device;
-            self.devices.open.remove(bdev);
-            self.begin_close(device, bdev.to_owned(), None);
-        }
-        self.settle(registry, |closing| closing.bdev == bdev)
-    }
-
-    /// Opens a device on every reactor, unless it is open; `namespace` is what it is opened for.
-    fn open_device(
-        &mut self,
-        registry: &mut Registry,
-        bdev: Arc<dyn Bdev>,
-        namespace: Option<(String, u32)>,
-    ) -> Result<DeviceId, TargetError> {
-        let name = bdev.info().name.clone();
-        if let Some((device, users)) = self.devices.open.get_mut(&name) {
-            *users += 1;
-            return Ok(*device);
-        }
-        let device = self.devices.place();
-        let ticket = self.groups.begin(|ticket| GroupCommand::Open {
-            device,
-            bdev: bdev.clone(),
-            ticket,
-        });
-        let complete = self.wait(ticket);
-        let round = self.groups.finish(ticket);
-        if !complete || !round.failures.is_empty() {
-            self.begin_close(device, name.clone(), namespace);
-            let _ = self.settle(registry, |closing| closing.device == device);
-            return Err(match round.failures.into_iter().next() {
-                Some(failure) => TargetError::Open(failure),
-                None => TargetError::Timeout(format!("opening bdev {name}")),
-            });
-        }
-        self.devices.open.insert(name, (device, 1));
-        Ok(device)
-    }
-
-    /// Listens for hosts of a subsystem; subsystems may share an address. Returns the address with
-    /// the port that it has. The discovery subsystem answers on every address anyhow.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`] (subsystem, or no transport yet), [`TargetError::Exists`],
-    /// [`TargetError::Listen`].
-    pub fn add_listener(
-        &mut self,
-        nqn: &str,
-        address: ListenAddress,
-    ) -> Result<ListenAddress, TargetError> {
-        self.check_running()?;
-        if self.transport.is_none() {
-            return Err(TargetError::NotFound(
-                "transport TCP (nvmf_create_transport makes it)".into(),
-            ));
-        }
-        if self.subsystem(nqn)?.listeners.contains(&address) {
-            return Err(TargetError::Exists(format!("listener {address} of {nqn}")));
-        }
-        let address = self.hub()?.listeners.add(address)?;
-        self.subsystem_mut(nqn)?.listeners.push(address);
-        self.publish_discovery();
-        Ok(address)
-    }
-
-    /// Listens no longer, and closes the associations of this subsystem that came in there.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`].
-    pub fn remove_listener(
-        &mut self,
-        nqn: &str,
-        address: ListenAddress,
-    ) -> Result<(), TargetError> {
-        let subsystem = self.subsystem_mut(nqn)?;
-        let at = subsystem.listeners.iter().position(|&l| l == address);
-        let at = at.ok_or_else(|| TargetError::NotFound(format!("listener {address} of {nqn}")))?;
-        subsystem.listeners.remove(at);
-        let id = subsystem.id;
-        if let Some(hub) = &mut self.hub {
-            hub.listeners.remove(address);
-        }
-        let came_in = |a: SocketAddr| address.takes(a);
-        self.close(
-            self.associations
-                .chosen(|a| a.subsystem == id && came_in(a.local)),
-        );
-        self.publish_discovery();
-        Ok(())
-    }
-
-    /// Where a subsystem listens.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`].
-    pub fn listeners(&self, nqn: &str) -> Result<Vec<ListenAddress>, TargetError> {
-        Ok(self.subsystem(nqn)?.listeners.clone())
-    }
-
-    /// Puts a host on a subsystem's allow-list; with keys, it has to prove who it is, even where any
-    /// host is allowed. Putting it there twice is no error.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`], [`TargetError::Invalid`]: a malformed NQN, a host that is there with
-    /// other keys, keys for discovery.
-    pub fn add_host(
-        &mut self,
-        nqn: &str,
-        hostnqn: &str,
-        keys: Option<HostKeys>,
-    ) -> Result<(), TargetError> {
-        let host = parse_nqn("host", hostnqn)?;
-        let host = host.as_str().to_owned();
-        let subsystem = self.subsystem_mut(nqn)?;
-        let there = subsystem.keys.get(&host).map(HostKeys::names);
-        if subsystem.access.hosts.contains(&host) && there != keys.as_ref().map(HostKeys::names) {
-            return Err(TargetError::Invalid(format!(
-                "host {host} of {nqn} is there with other keys; nvmf_subsystem_set_keys changes them"
-            )));
-        }
-        check_keys(nqn, keys.as_ref())?;
-        subsystem.access.hosts.insert(host.clone());
-        subsystem.keys.extend(keys.map(|keys| (host, keys)));
-        self.publish_discovery();
-        Ok(())
-    }
-
-    /// Takes a host off the allow-list, and closes its associations unless any host is allowed.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`].
-    pub fn remove_host(&mut self, nqn: &str, hostnqn: &str) -> Result<(), TargetError> {
-        let subsystem = self.subsystem_mut(nqn)?;
-        if !subsystem.access.hosts.remove(hostnqn) {
-            return Err(TargetError::NotFound(format!("host {hostnqn} of {nqn}")));
-        }
-        subsystem.keys.remove(hostnqn);
-        self.turn_out(nqn)
-    }
-
-    /// Allows every host, or only those on the list again; hosts that are not allowed any more
-    /// lose their associations.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`].
-    pub fn set_allow_any_host(&mut self, nqn: &str, allow: bool) -> Result<(), TargetError> {
-        self.subsystem_mut(nqn)?.access.allow_any = allow;
-        self.turn_out(nqn)
-    }
-
-    /// Closes the associations of hosts that are not allowed any more.
-    fn turn_out(&mut self, nqn: &str) -> Result<(), TargetError> {
-        let subsystem = self.subsystem(nqn)?;
-        let gone = self.associations.chosen(|a| {
-            a.subsystem == subsystem.id && !subsystem.access.allows(a.hostnqn.as_str())
-        });
-        self.close(gone);
-        self.publish_discovery();
-        Ok(())
-    }
-
-    /// Controllers of a subsystem, by identifier.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`].
-    pub fn controllers(&self, nqn: &str) -> Result<Vec<ControllerInfo>, TargetError> {
-        Ok(self.associations.controllers(self.subsystem(nqn)?.id))
-    }
-
-    /// Queues of a subsystem, by controller and queue identifier.
-    ///
-    /// # Errors
-    /// [`TargetError::NotFound`].
-    pub fn qpairs(&self, nqn: &str) -> Result<Vec<QpairInfo>, TargetError> {
-        let subsystem = self.subsystem(nqn)?;
-        let name = |group| self.groups.name(group);
-        Ok(self.associations.qpairs(subsystem.id, name))
-    }
-
-    /// Counts of every poll group. Waits for reactors; groups that do not answer in time are left
-    /// out.
-    pub fn stats(&mut self) -> Vec<GroupStats> {
-        let ticket = self.groups.begin(GroupCommand::Stats);
-        self.wait(ticket);
-        let mut stats = self.groups.finish(ticket).stats;
-        stats.sort_by(|a, b| a.name.cmp(&b.name));
-        stats
-    }
-
-    /// Has the spread of a device's latencies counted from now on, or no longer.
-    ///
-    /// # Errors
-    /// [`TargetError::Invalid`] for a device that is not exported.
-    pub fn set_histogram(
-        &mut self,
-        device: &str,
-        histogram: Option<&Histogram>,
-    ) -> Result<(), TargetError> {
-        let &(place, _) = self.devices.open.get(device).ok_or_else(|| {
-            TargetError::Invalid(format!(
-                "bdev {device} is not exported, so that it has no latencies; nvmf_subsystem_add_ns exports it"
-            ))
-        })?;
-        self.groups.broadcast(|| GroupCommand::Histogram {
-            device: place,
-            histogram: histogram.cloned().map(Box::new),
-        });
-        Ok(())
-    }
-
-    /// Forgets the longest and shortest latencies of a device, and with `all` the others. Does
-    /// nothing for one that is not exported.
-    pub fn reset_latencies(&mut self, device: &str, all: bool) {
-        if let Some(&(device, _)) = self.devices.open.get(device) {
-            self.groups
-                .broadcast(|| GroupCommand::ResetLatencies { device, all });
-        }
-    }
-
     /// Accepts connections and handles what poll groups have sent. To be called whenever
     /// [`Target::descriptor`] is readable; returns when it wants to be called again at the latest.
     pub fn poll(&mut self, now: Instant) -> Option<Instant> {
@@ -736,70 +376,6 @@ impl Target {
         self.groups.broadcast(|| GroupCommand::Finish);
         let last = Instant::now() + self.setup.confirmation;
         self.wait_until(last, |target| target.groups.all_sent())
-    }
-
-    /// Takes a connection that was accepted.
-    fn welcome(&mut self, stream: TcpStream, now: Instant) {
-        let addresses = stream
-            .local_addr()
-            .and_then(|local| Ok((local, stream.peer_addr()?)));
-        let prepared = stream
-            .set_nonblocking(true)
-            .and_then(|()| stream.set_nodelay(true));
-        match (addresses, prepared) {
-            (Ok((local, peer)), Ok(())) => {
-                self.serve(Box::new(stream), canonical(local), canonical(peer), now);
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::debug!("a connection was gone before it was served: {error}");
-            }
-        }
-    }
-
-    /// Has a new connection served by the group that has the least to do.
-    pub(super) fn serve(
-        &mut self,
-        wire: Box<dyn Wire>,
-        local: SocketAddr,
-        peer: SocketAddr,
-        now: Instant,
-    ) {
-        let Some(options) = self.transport.clone() else {
-            return;
-        };
-        let Some(group) = self.groups.least_loaded() else {
-            return;
-        };
-        if self.associations.connections() >= self.setup.connections {
-            if self.complained.is_none_or(|at| now >= at + COMPLAINT) {
-                self.complained = Some(now);
-                tracing::warn!(
-                    "there are {} connections, as many as there may be: {peer} is turned away",
-                    self.setup.connections
-                );
-            }
-            return;
-        }
-        let id = ConnectionId(self.next_connection);
-        self.next_connection += 1;
-        let entry = ConnectionEntry {
-            group,
-            weight: IO_WEIGHT,
-            local,
-            peer,
-            association: None,
-            authentication: None,
-        };
-        self.groups.load(group, IO_WEIGHT);
-        self.associations.connect(id, entry);
-        let new = NewConnection {
-            id,
-            wire,
-            local,
-            peer,
-            options,
-        };
-        self.groups.send(group, GroupCommand::Serve(Box::new(new)));
     }
 
     /// Handles what poll groups have sent.
@@ -856,132 +432,6 @@ impl Target {
         }
     }
 
-    /// Decides on a Connect; one that takes over waits until what it takes over from has gone.
-    fn connect(&mut self, request: Box<ConnectRequest>, until: Instant) {
-        let id = request.connection;
-        let answer = match self.judge(&request) {
-            (Verdict::After(first), _) => {
-                self.close(first);
-                self.takeovers.push((request, until));
-                return;
-            }
-            (Verdict::Refused { status, result }, _) => {
-                let peer = self.associations.connection(id).map(|c| c.peer);
-                if let Some(peer) = peer {
-                    tracing::info!("Connect from {peer} refused: {status}");
-                }
-                ConnectAnswer::Refused { status, result }
-            }
-            (Verdict::Admin(cntlid), Some((candidate, terms))) => {
-                let view = self.view_of(terms.subsystem);
-                let (hostnqn, hostid) = (candidate.hostnqn.clone(), candidate.hostid);
-                self.expect_authentication(id, terms.authenticate);
-                self.associations.admit_admin(id, candidate, &terms, cntlid);
-                if let Some(entry) = self.associations.connection_mut(id) {
-                    self.groups.unload(entry.group, entry.weight);
-                    entry.weight = ADMIN_WEIGHT;
-                    self.groups.load(entry.group, entry.weight);
-                }
-                tracing::info!("host {hostnqn} has controller {cntlid} of {}", view.nqn);
-                ConnectAnswer::Admin(AdminGrant {
-                    cntlid,
-                    view,
-                    discovery: self.discovery_view.clone(),
-                    hostnqn,
-                    hostid,
-                    authenticate: terms.authenticate,
-                })
-            }
-            (Verdict::Io(association), Some((candidate, terms))) => {
-                let qid = candidate.command.qid;
-                self.expect_authentication(id, terms.authenticate);
-                ConnectAnswer::Io(IoGrant {
-                    cntlid: self.associations.admit_io(id, association, qid),
-                    view: self.view_of(terms.subsystem),
-                    authenticate: terms.authenticate,
-                })
-            }
-            (Verdict::Admin(_) | Verdict::Io(_), None) => {
-                unreachable!("a verdict in favour is about a candidate")
-            }
-        };
-        if let Some(entry) = self.associations.connection(id) {
-            let command = GroupCommand::Connected {
-                connection: id,
-                answer: Box::new(answer),
-            };
-            self.groups.send(entry.group, command);
-        }
-    }
-
-    fn judge(&mut self, request: &ConnectRequest) -> (Verdict, Option<(Candidate, Terms)>) {
-        let invalid = |parameter| (Verdict::invalid(parameter), None);
-        let refused = |status: Status| {
-            let status = status.with_do_not_retry();
-            (Verdict::Refused { status, result: 0 }, None)
-        };
-        let Some(entry) = self.associations.connection(request.connection) else {
-            return refused(Status::INTERNAL_ERROR);
-        };
-        let (Some(options), false) = (&self.transport, self.stopping) else {
-            return refused(Status::CONNECT_CONTROLLER_BUSY);
-        };
-        let Some(subsystem) = request
-            .data
-            .subsystem_text()
-            .and_then(|nqn| self.subsystem(nqn).ok())
-            .filter(|s| s.listens_at(entry.local))
-        else {
-            return invalid(ConnectParameter::SubsystemNqn);
-        };
-        let Ok(hostnqn) = request.data.host() else {
-            return invalid(ConnectParameter::HostNqn);
-        };
-        if !subsystem.access.allows(hostnqn.as_str()) {
-            return refused(Status::CONNECT_INVALID_HOST);
-        }
-        let candidate = Candidate {
-            command: request.command,
-            cntlid: request.data.cntlid.get(),
-            hostnqn,
-            hostid: request.data.hostid,
-            local: entry.local,
-            peer: entry.peer,
-        };
-        let terms = Terms {
-            subsystem: subsystem.id,
-            kind: subsystem.kind,
-            cntlids: (subsystem.options.min_cntlid, subsystem.options.max_cntlid),
-            allow_duplicates: subsystem.options.allow_duplicate_associations,
-            entries: (options.max_aq_depth, options.max_queue_depth),
-            io_queues: options.max_io_qpairs_per_ctrlr,
-            authenticate: subsystem.keys.contains_key(candidate.hostnqn.as_str()),
-        };
-        let verdict = self.associations.examine(&candidate, &terms);
-        (verdict, Some((candidate, terms)))
-    }
-
-    /// Refuses Connects that have waited too long; says when to look again.
-    fn give_up_takeovers(&mut self, now: Instant) -> Option<Instant> {
-        let late = |&(_, until): &(Box<ConnectRequest>, Instant)| now >= until;
-        let (late, waiting) = std::mem::take(&mut self.takeovers)
-            .into_iter()
-            .partition(late);
-        self.takeovers = waiting;
-        for (request, _) in late {
-            let connection = request.connection;
-            if let Some(entry) = self.associations.connection(connection) {
-                let answer = Box::new(ConnectAnswer::Refused {
-                    status: Status::CONNECT_CONTROLLER_BUSY,
-                    result: 0,
-                });
-                let command = GroupCommand::Connected { connection, answer };
-                self.groups.send(entry.group, command);
-            }
-        }
-        self.takeovers.iter().map(|&(_, until)| until).min()
-    }
-
     /// Has connections closed.
     fn close(&mut self, connections: Vec<ConnectionId>) {
         for connection in connections {
@@ -990,80 +440,6 @@ impl Target {
                     .send(entry.group, GroupCommand::Close(connection));
             }
         }
-    }
-
-    /// One namespace uses the device of `namespace` no longer; the last closes it.
-    fn close_device(&mut self, registry: &mut Registry, nqn: &str, namespace: Namespace) {
-        let bdev = namespace.info.name;
-        let Some((device, users)) = self.devices.open.get_mut(&bdev) else {
-            return;
-        };
-        *users -= 1;
-        if *users > 0 {
-            registry.unexport(&bdev, nqn);
-            return;
-        }
-        let device = *device;
-        self.devices.open.remove(&bdev);
-        let namespace = Some((nqn.to_owned(), namespace.nsid));
-        self.begin_close(device, bdev, namespace);
-    }
-
-    fn begin_close(&mut self, device: DeviceId, bdev: String, namespace: Option<(String, u32)>) {
-        let ticket = self
-            .groups
-            .begin(|ticket| GroupCommand::CloseDevice { device, ticket });
-        self.devices.closing.push(Closing {
-            ticket,
-            device,
-            bdev,
-            namespace,
-        });
-    }
-
-    /// Waits for devices to be closed, and gives back those that are.
-    fn settle(
-        &mut self,
-        registry: &mut Registry,
-        which: impl Fn(&Closing) -> bool,
-    ) -> Result<(), TargetError> {
-        let until = Instant::now() + self.setup.confirmation;
-        let waited: Vec<Ticket> = self
-            .devices
-            .closing
-            .iter()
-            .filter(|c| which(c))
-            .map(|c| c.ticket)
-            .collect();
-        let complete = self.wait_until(until, |target| {
-            waited.iter().all(|&t| target.groups.is_complete(t))
-        });
-        self.reap(registry);
-        if complete {
-            Ok(())
-        } else {
-            let names: Vec<&str> = self.devices.closing.iter().map(|c| &*c.bdev).collect();
-            Err(TargetError::Timeout(format!(
-                "bdev {} still has commands in flight",
-                names.join(", ")
-            )))
-        }
-    }
-
-    /// Gives back the devices that every group has closed.
-    fn reap(&mut self, registry: &mut Registry) {
-        let (groups, free) = (&mut self.groups, &mut self.devices.free);
-        self.devices.closing.retain(|closing| {
-            if !groups.is_complete(closing.ticket) {
-                return true;
-            }
-            groups.finish(closing.ticket);
-            if let Some((nqn, _)) = &closing.namespace {
-                registry.unexport(&closing.bdev, nqn);
-            }
-            free.push(closing.device);
-            false
-        });
     }
 
     /// Waits until every group has confirmed; says whether all did in time.
@@ -1102,50 +478,6 @@ impl Target {
         }
     }
 
-    /// Tells the groups what a subsystem is now.
-    fn publish(&mut self, subsystem: &Subsystem) {
-        let view = Arc::new(subsystem.view());
-        self.groups
-            .broadcast(|| GroupCommand::Subsystem(view.clone()));
-    }
-
-    fn publish_by_name(&mut self, nqn: &str) {
-        if let Some(subsystem) = self.subsystems.get(nqn) {
-            let view = Arc::new(subsystem.view());
-            self.groups
-                .broadcast(|| GroupCommand::Subsystem(view.clone()));
-        }
-    }
-
-    /// Tells the groups what the discovery log is now, if it has changed.
-    fn publish_discovery(&mut self) {
-        let tell = |s: &Subsystem| DiscoverySubsystem {
-            nqn: s.nqn.clone(),
-            access: s.access.clone(),
-            listeners: s.listeners.iter().map(|l| l.0).collect(),
-        };
-        let subsystems: Vec<_> = self.subsystems.values().map(tell).collect();
-        let before = &self.discovery_view;
-        let admin_queue_entries = self.transport.as_ref().map_or(0, |t| t.max_aq_depth);
-        if before.subsystems == subsystems && before.admin_queue_entries == admin_queue_entries {
-            return;
-        }
-        let view = Arc::new(DiscoveryView {
-            generation: before.generation + 1,
-            subsystems,
-            admin_queue_entries,
-        });
-        self.discovery_view = view.clone();
-        self.groups
-            .broadcast(|| GroupCommand::Discovery(view.clone()));
-    }
-
-    fn view_of(&self, id: SubsystemId) -> Arc<super::view::SubsystemView> {
-        let mut others = self.subsystems.values();
-        let found = others.find(|s| s.id == id).unwrap_or(&self.discovery);
-        Arc::new(found.view())
-    }
-
     fn check_running(&self) -> Result<(), TargetError> {
         if self.stopping {
             return Err(TargetError::Busy("the target is stopping".into()));
@@ -1172,21 +504,6 @@ fn missing(nqn: &str) -> TargetError {
     TargetError::NotFound(format!("subsystem {nqn}"))
 }
 
-/// Discovery is for everybody.
-fn check_keys(nqn: &str, keys: Option<&HostKeys>) -> Result<(), TargetError> {
-    match keys {
-        Some(_) if nqn == DISCOVERY => Err(TargetError::Invalid(
-            "hosts of discovery are not authenticated; leave the keys out".into(),
-        )),
-        _ => Ok(()),
-    }
-}
-
 fn parse_nqn(what: &str, text: &str) -> Result<Nqn, TargetError> {
     Nqn::new(text).map_err(|error| TargetError::Invalid(format!("{what}: {error}")))
-}
-
-/// An IPv4 address as such, also where it came in over IPv6.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,6 +1,7 @@
 //! Hosts that have to prove who they are: their keys, and what becomes of their messages.
 
-use super::{Target, check_keys};
+use super::Target;
+use super::hosts::check_keys;
 use crate::nvme::Nqn;
 use crate::nvmf::algorithms::Algorithms;
 use crate::nvmf::auth::{Job, Judgement, Parties, Then};

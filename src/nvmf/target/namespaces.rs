@@ -1,0 +1,81 @@
+//! Namespaces that come and go.
+
+use super::devices::Closing;
+use super::{Target, missing};
+use crate::bdev::Registry;
+use crate::nvmf::error::TargetError;
+use crate::nvmf::namespace::{Namespace, NamespaceOptions};
+
+impl Target {
+    /// Exports a device and returns its number. Claims it in `registry`; opens it on every
+    /// reactor and waits for them; tells connected hosts.
+    ///
+    /// # Errors
+    /// [`TargetError::NotFound`], [`TargetError::Exists`] (the number), [`TargetError::Invalid`],
+    /// [`TargetError::Limit`] (no number left), [`TargetError::Busy`] while the device is still
+    /// being closed, [`TargetError::Bdev`], [`TargetError::Open`], [`TargetError::Timeout`].
+    pub fn add_namespace(
+        &mut self,
+        registry: &mut Registry,
+        nqn: &str,
+        options: NamespaceOptions,
+    ) -> Result<u32, TargetError> {
+        self.check_running()?;
+        self.reap(registry);
+        let subsystem = self.subsystems.get(nqn).ok_or_else(|| missing(nqn))?;
+        let nsid = subsystem.choose_nsid(options.nsid)?;
+        let name = options.bdev_name.clone();
+        if self.devices.closing.iter().any(|c| c.bdev == name) {
+            return Err(TargetError::Busy(format!(
+                "bdev {name} is still being closed: its last commands have not ended"
+            )));
+        }
+        let bdev = registry.export(&name, nqn)?;
+        let info = bdev.info().clone();
+        let namespace = Some((nqn.to_owned(), nsid));
+        let device = self.open_device(registry, bdev, namespace)?;
+        let uuid = options.uuid.unwrap_or(info.uuid);
+        let namespace = Namespace {
+            nsid,
+            nguid: options.nguid.unwrap_or(*uuid.as_bytes()),
+            eui64: options.eui64,
+            uuid,
+            device,
+            info,
+        };
+        let subsystem = self.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
+        subsystem.namespaces.insert(nsid, namespace);
+        self.publish_by_name(nqn);
+        Ok(nsid)
+    }
+
+    /// Takes a namespace away from hosts, lets commands in flight end, closes the device on every
+    /// reactor and gives it back to `registry`. Waits for reactors.
+    ///
+    /// # Errors
+    /// [`TargetError::NotFound`]; [`TargetError::Timeout`] when commands are still in flight: the
+    /// namespace is gone for hosts, the device stays claimed, and the call may be repeated.
+    pub fn remove_namespace(
+        &mut self,
+        registry: &mut Registry,
+        nqn: &str,
+        nsid: u32,
+    ) -> Result<(), TargetError> {
+        let going = |c: &Closing| {
+            let of = c.namespace.as_ref();
+            of.is_some_and(|of| of.0 == nqn && of.1 == nsid)
+        };
+        let subsystem = self.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
+        match subsystem.namespaces.remove(&nsid) {
+            Some(namespace) => {
+                self.publish_by_name(nqn);
+                self.close_device(registry, nqn, namespace);
+            }
+            None if self.devices.closing.iter().any(going) => {}
+            None => {
+                return Err(TargetError::NotFound(format!("namespace {nsid} of {nqn}")));
+            }
+        }
+        self.settle(registry, going)
+    }
+}
