@@ -49,7 +49,7 @@ use uuid::Uuid;
 pub struct Info {
     /// Name, unique in the process.
     pub name: String,
-    /// What kind of device, as SPDK's `product_name` shows it ("Malloc disk", "RAID volume").
+    /// What kind of device, as SPDK's `product_name` shows it ("Malloc disk", "Raid Volume").
     pub product: &'static str,
     /// Stable identity, shown to hosts as the namespace's UUID and NGUID.
     pub uuid: Uuid,

@@ -8,6 +8,7 @@ use clap::{CommandFactory, Subcommand};
 use clap_complete::Shell;
 
 use super::Cli;
+use super::rpc::reference;
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,8 @@ enum What {
         /// The shell.
         shell: Shell,
     },
+    /// The reference of RPC methods, docs/rpc.md, to standard output.
+    Rpc,
     /// Manual pages, one a file.
     Man {
         /// The folder to write them to.
@@ -51,12 +54,9 @@ impl Args {
             What::Completions { shell } => {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut command, "stripewise", &mut text);
-                let written = io::stdout().write_all(&text);
-                written.map_err(|source| GenerateError {
-                    path: "standard output".to_owned(),
-                    source,
-                })
+                print(&text)
             }
+            What::Rpc => print(reference().as_bytes()),
             What::Man { folder } => {
                 let failed = |source| GenerateError {
                     path: folder.display().to_string(),
@@ -67,6 +67,14 @@ impl Args {
             }
         }
     }
+}
+
+fn print(text: &[u8]) -> Result<(), GenerateError> {
+    let written = io::stdout().write_all(text);
+    written.map_err(|source| GenerateError {
+        path: "standard output".to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod banner;
 mod client;
 mod exporter;
@@ -9,8 +10,10 @@ mod generate;
 mod log;
 mod md;
 mod perf;
+mod progress;
 mod rpc;
 mod serve;
+mod top;
 
 use std::process::ExitCode;
 
@@ -37,6 +40,8 @@ enum Command {
     Md(md::Args),
     /// Tell Prometheus what a serving process counts.
     Exporter(exporter::Args),
+    /// Watch what a serving process does.
+    Top(top::Args),
     /// Write manual pages and completions of shells.
     Generate(generate::Args),
     /// Load an NVMe/TCP target and measure it, or verify what it keeps.
@@ -54,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Rpc(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Md(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Exporter(args) => args.run().map(success).map_err(|e| e.to_string()),
+        Command::Top(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Generate(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Perf(args) => args.run().map_err(|e| e.to_string()),
     };

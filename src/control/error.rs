@@ -45,6 +45,9 @@ pub enum ControlError {
         /// What to do.
         what: &'static str,
     },
+    /// Multicast DNS cannot be spoken.
+    #[error("the discovery service cannot be announced: {0}")]
+    Announcement(String),
     /// The target refused.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -238,7 +241,7 @@ impl ControlError {
             Self::Create(CreateError::Memory { .. }) => Errno::NOMEM,
             Self::Uring(error) => uring_errno(error),
             Self::Create(_) | Self::Inject(_) | Self::Invalid(_) => Errno::INVAL,
-            Self::Open(_) => Errno::IO,
+            Self::Open(_) | Self::Announcement(_) => Errno::IO,
             Self::Target(error) => Errno::from_raw_os_error(error.errno()),
             Self::NoReactors | Self::NotKept(_) => Errno::OPNOTSUPP,
             Self::Holds { .. } | Self::Differs { .. } | Self::Twice(_) => Errno::EXIST,

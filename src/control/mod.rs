@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod adoption;
+mod announcement;
 mod array;
 mod arrays;
 mod assembly;
@@ -35,6 +36,7 @@ mod stopped;
 mod system;
 mod upkeep;
 
+pub use announcement::Announcement;
 pub use array::{ArrayInfo, ArrayOptions, ArrayState, MISSING, SlotInfo, Tuning};
 pub use arrays::{Arrays, Place};
 pub use changes::{Addition, Change};

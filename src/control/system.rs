@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ControlError;
+use super::announcement::Announcement;
 use super::array::{ArrayOptions, Tuning};
 use super::arrays::{Arrays, Place};
 use super::assembly;
@@ -48,6 +49,8 @@ pub struct System {
     pub keyring: Keyring,
     /// The NVMe-oF target.
     pub target: Target,
+    /// How hosts find its discovery service by themselves, if they are to.
+    pub announcement: Option<Announcement>,
     /// The reactors; none in tools that do no I/O.
     pub reactors: Option<Reactors>,
     /// Where payload and stripes are kept.
@@ -81,6 +84,7 @@ impl System {
             locals: Locals::default(),
             keyring: Keyring::default(),
             target: machine.target,
+            announcement: None,
             reactors: machine.reactors,
             arena,
             log,
@@ -116,6 +120,9 @@ impl System {
         let takeovers = self.arrays.take_over(&mut self.devices, now);
         let starts = self.arrays.next_degraded_start(None);
         let target = self.target.poll(now);
+        if let Some(announcement) = &mut self.announcement {
+            announcement.tell(&self.target.discovery_addresses());
+        }
         let deadlines = [remotes, locals, takeovers, starts, target];
         deadlines.into_iter().flatten().min()
     }

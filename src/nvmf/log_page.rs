@@ -11,7 +11,7 @@ use crate::nvme::feature::FeatureId;
 use crate::nvme::identify::NamespaceList;
 use crate::nvme::log_page::{
     CommandEffects, DiscoveryEntry, DiscoveryHeader, ErrorEntry, FeatureEffects, FirmwareSlots,
-    Health, LogPageId, SubsystemType, SupportedLogPages,
+    Health, LogPageId, SecureChannel, SubsystemType, SupportedLogPages,
 };
 use crate::nvme::opcode::{AdminOpcode, IoOpcode};
 
@@ -110,7 +110,8 @@ pub fn changed_namespaces(nsids: impl ExactSizeIterator<Item = u32>) -> Vec<u8> 
 }
 
 /// The discovery log (70h) as a host sees it that came in at `local`: the ports of every subsystem
-/// that it may use. A port on every address is told as the address that the host knows already.
+/// that it may use, and other discovery services. A port on every address is told as the address that
+/// the host knows already.
 pub fn discovery(view: &DiscoveryView, hostnqn: &Nqn, local: SocketAddr) -> Vec<u8> {
     let mut entries = Vec::new();
     for subsystem in &view.subsystems {
@@ -129,6 +130,23 @@ pub fn discovery(view: &DiscoveryView, hostnqn: &Nqn, local: SocketAddr) -> Vec<
             );
             entries.push(entry);
         }
+    }
+    for referral in &view.referrals {
+        let kind = match referral.subnqn.is_discovery() {
+            true => SubsystemType::Referral,
+            false => SubsystemType::Nvm,
+        };
+        let mut entry = DiscoveryEntry::tcp(
+            kind,
+            &referral.subnqn,
+            referral.address.0,
+            entries.len() as u16,
+            view.admin_queue_entries,
+        );
+        if referral.secure_channel {
+            entry.treq = SecureChannel::Required.code();
+        }
+        entries.push(entry);
     }
     let header = DiscoveryHeader::new(view.generation, entries.len() as u64);
     let mut page = header.as_bytes().to_vec();

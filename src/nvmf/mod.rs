@@ -34,6 +34,7 @@ mod message;
 mod namespace;
 mod payload;
 mod poll_group;
+mod referral;
 mod session;
 mod stats;
 mod status;
@@ -57,6 +58,7 @@ pub use latency::{Histogram, HistogramShape, Kind as LatencyKind, Latencies, Lat
 pub use namespace::{NamespaceInfo, NamespaceOptions};
 pub use payload::PayloadSizes;
 pub use poll_group::{GroupSeed, PollGroup};
+pub use referral::Referral;
 pub use stats::{
     AuthenticationInfo, AuthenticationState, ControllerInfo, GroupStats, QpairInfo, QpairState,
 };

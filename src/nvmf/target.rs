@@ -7,6 +7,7 @@ mod hosts;
 mod listeners;
 mod namespaces;
 mod publishing;
+mod referrals;
 mod statistics;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use super::listener::Listeners;
 use super::message::{ConnectRequest, ConnectionId, GroupCommand, GroupEvent, Ticket};
 use super::payload::{PayloadMemory, PayloadSizes};
 use super::poll_group::GroupSeed;
+use super::referral::Referral;
 use super::subsystem::{Subsystem, SubsystemInfo, SubsystemKind, SubsystemOptions};
 use super::transport::{TransportInfo, TransportOptions};
 use super::view::{DiscoveryView, SubsystemId};
@@ -80,6 +82,7 @@ pub struct Target {
     discovery: Subsystem,
     subsystems: BTreeMap<String, Subsystem>,
     discovery_view: Arc<DiscoveryView>,
+    referrals: Vec<Referral>,
     associations: Associations,
     authentication: Algorithms,
     authenticator: Authenticator,
@@ -141,6 +144,7 @@ impl Target {
             ),
             subsystems: BTreeMap::new(),
             discovery_view: Arc::default(),
+            referrals: Vec::new(),
             associations: Associations::default(),
             authentication: Algorithms::default(),
             authenticator: Authenticator::default(),

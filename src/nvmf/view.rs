@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::host::HostAccess;
+use super::referral::Referral;
 use super::subsystem::SubsystemKind;
 use crate::bdev::Info;
 use crate::nvme::Nqn;
@@ -97,6 +98,8 @@ pub struct DiscoveryView {
     pub generation: u64,
     /// The subsystems, by name; discovery itself is not among them.
     pub subsystems: Vec<DiscoverySubsystem>,
+    /// Other discovery services.
+    pub referrals: Vec<Referral>,
     /// Entries of an admin queue.
     pub admin_queue_entries: u16,
 }

@@ -166,7 +166,7 @@ impl Volume {
         let block = u64::from(block_bytes);
         let info = Arc::new(Info {
             name: config.name.clone(),
-            product: "RAID volume",
+            product: "Raid Volume",
             uuid: config.uuid.unwrap_or_else(Uuid::new_v4),
             block_size: block_bytes,
             blocks: geometry.volume_bytes() / block,

@@ -4,21 +4,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value as Json;
 
-use super::number;
+use crate::cli::answers::{Answers, each, number, text};
 
 /// What the target has answered.
 #[derive(Debug)]
-pub(super) struct Answers {
-    pub(super) version: Json,
-    pub(super) reactors: Json,
-    pub(super) pollers: Json,
-    pub(super) iostat: Json,
+pub(super) struct Scrape {
+    pub(super) answers: Answers,
     /// By device.
     pub(super) histograms: Vec<(String, Json)>,
-    pub(super) volumes: Json,
-    pub(super) groups: Json,
-    pub(super) subsystems: Json,
-    pub(super) controllers: Json,
 }
 
 /// What a family's numbers are.
@@ -85,25 +78,20 @@ fn owned(labels: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
     own.collect()
 }
 
-/// The elements of an answer that is a list.
-fn each(list: &Json) -> impl Iterator<Item = &Json> {
-    list.as_array().into_iter().flatten()
-}
-
-fn text<'a>(object: &'a Json, key: &str) -> &'a str {
-    object[key].as_str().unwrap_or_default()
-}
-
 /// Everything that is told; of a target that does not answer, that it does not.
-pub(super) fn families(answers: Option<&Answers>) -> Vec<Family> {
+pub(super) fn families(scrape: Option<&Scrape>) -> Vec<Family> {
     let mut up = Family::new(Kind::Gauge, "stripewise_up", "Whether the target answers");
-    up.put(&[], f64::from(u8::from(answers.is_some())));
+    up.put(&[], f64::from(u8::from(scrape.is_some())));
     let mut all = vec![up];
-    if let Some(answers) = answers {
+    if let Some(Scrape {
+        answers,
+        histograms,
+    }) = scrape
+    {
         all.push(version(&answers.version));
         all.extend(reactors(answers));
         all.extend(devices(&answers.iostat));
-        all.push(spreads(&answers.histograms));
+        all.push(spreads(histograms));
         all.extend(caches(&answers.iostat));
         all.extend(volumes(&answers.volumes));
         all.extend(groups(&answers.groups));

@@ -9,10 +9,11 @@ mod page;
 use std::io;
 use std::net::SocketAddr;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tiny_http::{Header, Method, Request, Response, Server};
 
-use self::families::{Answers, families};
+use self::families::{Scrape, families};
+use super::answers::Answers;
 use super::client::{Client, ClientError};
 
 /// Answers each request for /metrics with what the target counts then.
@@ -87,16 +88,15 @@ fn answer(request: Request, client: &Client) {
 
 /// The page; of a target that does not answer, it says just that.
 fn metrics(client: &Client) -> String {
-    let answers = ask(client).map_err(|error| tracing::warn!("{error}"));
-    page::text(&families(answers.ok().as_ref()))
+    let scrape = ask(client).map_err(|error| tracing::warn!("{error}"));
+    page::text(&families(scrape.ok().as_ref()))
 }
 
 /// Asks for everything that is told.
-fn ask(client: &Client) -> Result<Answers, ClientError> {
-    let ask = |method: &str| client.call(method, None);
-    let iostat = ask("bdev_get_iostat")?;
+fn ask(client: &Client) -> Result<Scrape, ClientError> {
+    let answers = Answers::ask(client)?;
     let mut histograms = Vec::new();
-    for device in iostat["bdevs"].as_array().into_iter().flatten() {
+    for device in answers.iostat["bdevs"].as_array().into_iter().flatten() {
         let Some(name) = device["name"].as_str() else {
             continue;
         };
@@ -105,22 +105,10 @@ fn ask(client: &Client) -> Result<Answers, ClientError> {
             histograms.push((name.to_owned(), histogram));
         }
     }
-    Ok(Answers {
-        version: ask("spdk_get_version")?,
-        reactors: ask("framework_get_reactors")?,
-        pollers: ask("thread_get_pollers")?,
-        iostat,
+    Ok(Scrape {
+        answers,
         histograms,
-        volumes: client.call("bdev_raid_get_bdevs", Some(json!({"category": "all"})))?,
-        groups: ask("nvmf_get_stats")?,
-        subsystems: ask("nvmf_get_subsystems")?,
-        controllers: ask("bdev_nvme_get_controllers")?,
     })
-}
-
-/// A number, wherever it is.
-fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or(0.0)
 }
 
 #[cfg(test)]

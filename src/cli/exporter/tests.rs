@@ -2,31 +2,47 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::families::{Answers, Value as Number, families};
+use super::families::{Scrape, Value as Number, families};
 use super::page;
+use crate::cli::answers::Answers;
 
-fn answers() -> Answers {
+fn scrape() -> Scrape {
     // Two times of 128 ns and one of 300 ns, by SPDK's table: range 1, bucket 0, and range 2,
     // bucket 22.
     let mut buckets = vec![0u64; 3 * 128];
     (buckets[128], buckets[256 + 22]) = (2, 1);
     let bytes: Vec<u8> = buckets.iter().flat_map(|n| n.to_le_bytes()).collect();
     let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
-    Answers {
-        version: json!({"version": "Stripewise v1"}),
-        reactors: json!({"tick_rate": 1_000_000_000, "reactors": [
-            {"lcore": 3, "busy": 1_500_000_000, "idle": 500_000_000},
-        ]}),
-        pollers: json!({"threads": [
-            {"name": "reactor_0", "active_pollers": [{"run_count": 9, "busy_count": 4}]},
-        ]}),
-        iostat: json!({"tick_rate": 1_000_000_000, "bdevs": [{
-            "name": "r", "num_read_ops": 7, "bytes_read": 28672, "read_latency_ticks": 2_000_000_000,
-            "io_error": {"failed": 2},
-            "driver_specific": {"stripe_cache": {
-                "batches": 5, "waiting": 1, "joins_refused": {"closed": 6},
-            }},
-        }]}),
+    Scrape {
+        answers: Answers {
+            version: json!({"version": "Stripewise v1"}),
+            reactors: json!({"tick_rate": 1_000_000_000, "reactors": [
+                {"lcore": 3, "busy": 1_500_000_000, "idle": 500_000_000},
+            ]}),
+            pollers: json!({"threads": [
+                {"name": "reactor_0", "active_pollers": [{"run_count": 9, "busy_count": 4}]},
+            ]}),
+            iostat: json!({"tick_rate": 1_000_000_000, "bdevs": [{
+                "name": "r", "num_read_ops": 7, "bytes_read": 28672, "read_latency_ticks": 2_000_000_000,
+                "io_error": {"failed": 2},
+                "driver_specific": {"stripe_cache": {
+                    "batches": 5, "waiting": 1, "joins_refused": {"closed": 6},
+                }},
+            }]}),
+            volumes: json!([{
+                "name": "r", "state": "online", "num_base_bdevs": 4, "num_base_bdevs_discovered": 3,
+                "process": {"type": "rebuild", "progress": {"percent": 25}},
+                "md": {"in_sync": false, "mismatch_sectors": 8},
+            }]),
+            groups: json!({"poll_groups": [{
+                "name": "reactor_0", "current_admin_qpairs": 1, "current_io_qpairs": 2,
+                "completed_nvme_io": 11, "transports": [{"connection_faults": 1}],
+            }]}),
+            subsystems: json!([{"nqn": "discovery"}, {"nqn": "n", "namespaces": [1, 2]}]),
+            controllers: json!([{
+                "name": "c", "ctrlrs": [{"state": "enabled", "trid": {"traddr": "1.2.3.4"}}],
+            }]),
+        },
         histograms: vec![(
             "r".into(),
             json!({
@@ -34,25 +50,12 @@ fn answers() -> Answers {
                 "tsc_rate": 1_000_000_000,
             }),
         )],
-        volumes: json!([{
-            "name": "r", "state": "online", "num_base_bdevs": 4, "num_base_bdevs_discovered": 3,
-            "process": {"type": "rebuild", "progress": {"percent": 25}},
-            "md": {"in_sync": false, "mismatch_sectors": 8},
-        }]),
-        groups: json!({"poll_groups": [{
-            "name": "reactor_0", "current_admin_qpairs": 1, "current_io_qpairs": 2,
-            "completed_nvme_io": 11, "transports": [{"connection_faults": 1}],
-        }]}),
-        subsystems: json!([{"nqn": "discovery"}, {"nqn": "n", "namespaces": [1, 2]}]),
-        controllers: json!([{
-            "name": "c", "ctrlrs": [{"state": "enabled", "trid": {"traddr": "1.2.3.4"}}],
-        }]),
     }
 }
 
 #[test]
 fn the_page_has_what_was_answered() {
-    let page = page::text(&families(Some(&answers())));
+    let page = page::text(&families(Some(&scrape())));
     for line in [
         "stripewise_up 1.0",
         "stripewise_version{version=\"Stripewise v1\"} 1.0",
@@ -88,7 +91,7 @@ fn the_page_has_what_was_answered() {
 /// Two of 128 ns and one of 300 ns, each known to within its bucket: 1 ns and 2 ns wide.
 #[test]
 fn sums_of_histograms_are_those_of_the_middles_of_the_buckets() {
-    let all = families(Some(&answers()));
+    let all = families(Some(&scrape()));
     let family = all
         .iter()
         .find(|f| f.name == "stripewise_bdev_command_seconds");
@@ -113,7 +116,7 @@ fn the_dashboard_asks_for_what_there_is() {
     let text = include_str!("../../../config/grafana.json");
     let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
-    let page = page::text(&families(Some(&answers())));
+    let page = page::text(&families(Some(&scrape())));
     let told: BTreeSet<&str> = page
         .lines()
         .filter(|line| !line.starts_with('#'))

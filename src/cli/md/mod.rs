@@ -7,7 +7,6 @@ mod detail;
 mod device;
 mod error;
 mod examine;
-mod progress;
 mod watch;
 mod zero;
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::progress::Progress;
 use super::{MdError, detail};
 use crate::cli::client::Client;
+use crate::cli::progress::Progress;
 
 /// How often the array is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -2,11 +2,13 @@
 
 mod config;
 mod help;
+mod reference;
 
 use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
+pub use self::reference::reference;
 use super::client::{Client, ClientError};
 
 /// Parameters are KEY=VALUE pairs or one JSON object. A VALUE that is JSON is taken as such, and

@@ -33,12 +33,16 @@ impl Target {
         let subsystems: Vec<_> = self.subsystems.values().map(tell).collect();
         let before = &self.discovery_view;
         let admin_queue_entries = self.transport.as_ref().map_or(0, |t| t.max_aq_depth);
-        if before.subsystems == subsystems && before.admin_queue_entries == admin_queue_entries {
+        if before.subsystems == subsystems
+            && before.referrals == self.referrals
+            && before.admin_queue_entries == admin_queue_entries
+        {
             return;
         }
         let view = Arc::new(DiscoveryView {
             generation: before.generation + 1,
             subsystems,
+            referrals: self.referrals.clone(),
             admin_queue_entries,
         });
         self.discovery_view = view.clone();

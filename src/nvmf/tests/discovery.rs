@@ -6,7 +6,7 @@ use crate::nvme::admin::{AdminCommand, GetLogPage, Identify};
 use crate::nvme::fabrics::CNTLID_DYNAMIC;
 use crate::nvme::log_page::discovery_entries;
 use crate::nvme::{Command, Nqn};
-use crate::nvmf::{DISCOVERY_NQN, ListenAddress, SubsystemOptions};
+use crate::nvmf::{DISCOVERY_NQN, ListenAddress, Referral, SubsystemOptions};
 
 fn discovery(world: &mut World) -> Host {
     let mut host = world.dial();
@@ -175,4 +175,48 @@ fn several_at_once_and_none_for_ever() {
     // Two minutes without a word, where no keep-alive was agreed on.
     assert!(first.pipe.is_closed());
     assert!(!second.pipe.is_closed());
+}
+
+#[test]
+fn it_tells_of_other_discovery_services() {
+    let mut world = World::new();
+    let mut host = discovery(&mut world);
+    let (generation, before) = entries(&mut host, &mut world);
+    let there = ListenAddress("192.0.2.9:8009".parse().expect("an address"));
+    for (subnqn, secure_channel) in [
+        (Nqn::discovery(), true),
+        ("nqn.2026-11.io.example:far".parse().expect("a name"), false),
+    ] {
+        let referral = Referral {
+            address: there,
+            subnqn,
+            secure_channel,
+        };
+        world.target.add_referral(referral).expect("new");
+    }
+    world.settle();
+    let bytes = page(&mut host, &mut world, 0, 8192);
+    let (header, all) = discovery_entries(&bytes).expect("a header");
+    assert!(header.genctr.get() > generation);
+    let [_, service, far] = all else {
+        panic!("{} and {} entries", before.len(), all.len());
+    };
+    // SUBTYPE 1 is a referral and 2 an NVM subsystem; bits 1:0 of TREQ are 1 where a secure channel
+    // is required and 2 where it is not (Base, Discovery Log Page Entry).
+    assert_eq!((service.subtype, service.treq & 3), (1, 1));
+    assert_eq!(service.tcp_address(), Some(there.0));
+    assert!(service.subsystem().expect("a name").is_discovery());
+    assert_eq!((far.subtype, far.treq & 3), (2, 2));
+    let discovery = Nqn::discovery();
+    world
+        .target
+        .remove_referral(there, &discovery)
+        .expect("there");
+    let again = world
+        .target
+        .remove_referral(there, &discovery)
+        .expect_err("gone");
+    assert!(again.to_string().contains("192.0.2.9:8009"), "{again}");
+    world.settle();
+    assert_eq!(entries(&mut host, &mut world).1.len(), 2);
 }

@@ -71,7 +71,7 @@ pub const METHODS: &[Method] = &[
 /// An address in the parameters.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Address {
+pub struct Address {
     trtype: String,
     adrfam: Option<String>,
     traddr: String,
@@ -80,10 +80,14 @@ struct Address {
 }
 
 impl Address {
-    fn parse(&self) -> Result<ListenAddress, RpcError> {
+    /// Reads it; `what` is the parameter that it is.
+    ///
+    /// # Errors
+    /// Invalid parameters, naming the parameter and the field.
+    pub fn parse(&self, what: &str) -> Result<ListenAddress, RpcError> {
         check_trtype(&self.trtype)?;
         let address = ListenAddress::parse(&self.traddr, &self.trsvcid, self.adrfam.as_deref());
-        address.map_err(|e| RpcError::invalid_params(format!("listen_address: {e}")))
+        address.map_err(|e| RpcError::invalid_params(format!("{what}: {e}")))
     }
 }
 
@@ -146,7 +150,7 @@ fn nvmf_subsystem_add_listener(system: &mut System, params: Params) -> Result<An
             "ana_state: every listener is optimized; leave it out",
         ));
     }
-    let at = p.listen_address.parse()?;
+    let at = p.listen_address.parse("listen_address")?;
     system.target.add_listener(&full_nqn(p.nqn), at)?;
     Ok(true.into())
 }
@@ -162,7 +166,7 @@ struct RemoveListener {
 fn nvmf_subsystem_remove_listener(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: RemoveListener = params.read()?;
     check_target(p.tgt_name.as_deref())?;
-    let at = p.listen_address.parse()?;
+    let at = p.listen_address.parse("listen_address")?;
     system.target.remove_listener(&full_nqn(p.nqn), at)?;
     Ok(true.into())
 }

@@ -6,6 +6,7 @@ mod bdev;
 mod changing;
 mod config;
 mod core;
+mod discovery;
 mod histogram;
 mod hosts;
 mod keyring;
@@ -90,24 +91,40 @@ pub trait Pending: Debug {
     fn deadline(&self) -> Instant;
 }
 
+/// Methods of one kind.
+#[derive(Debug)]
+pub struct Family {
+    /// What they are about.
+    pub title: &'static str,
+    /// The methods.
+    pub methods: &'static [Method],
+}
+
+/// The families, in the order in which they are told.
+pub const FAMILIES: &[Family] = &[
+    family("The process", core::METHODS),
+    family("Reactors", reactors::METHODS),
+    family("Notifications", notify::METHODS),
+    family("Keys", keyring::METHODS),
+    family("Configuration", config::METHODS),
+    family("Devices", bdev::METHODS),
+    family("Latency histograms", histogram::METHODS),
+    family("Members", members::METHODS),
+    family("NVMe controllers as members", nvme::METHODS),
+    family("RAID volumes", raid::METHODS),
+    family("Subsystems and namespaces", nvmf::METHODS),
+    family("Listeners", listen::METHODS),
+    family("Hosts", hosts::METHODS),
+    family("Discovery", discovery::METHODS),
+];
+
+const fn family(title: &'static str, methods: &'static [Method]) -> Family {
+    Family { title, methods }
+}
+
 /// Every method, family by family.
 pub fn all() -> impl Iterator<Item = &'static Method> {
-    let families = [
-        core::METHODS,
-        reactors::METHODS,
-        notify::METHODS,
-        keyring::METHODS,
-        config::METHODS,
-        bdev::METHODS,
-        histogram::METHODS,
-        members::METHODS,
-        nvme::METHODS,
-        raid::METHODS,
-        nvmf::METHODS,
-        listen::METHODS,
-        hosts::METHODS,
-    ];
-    families.into_iter().flatten()
+    FAMILIES.iter().flat_map(|family| family.methods)
 }
 
 /// The method of this name, be it an alias.

@@ -8,6 +8,7 @@ use crate::control::System;
 use crate::nvmf::{
     Algorithms, HostInfo, NamespaceInfo, SubsystemInfo, SubsystemKind, TransportInfo,
 };
+use crate::rpc::methods::discovery::referral;
 use crate::rpc::methods::hosts::put_keys;
 use crate::rpc::methods::listen::address;
 use crate::rpc::methods::nvmf::hex;
@@ -20,10 +21,15 @@ pub(super) fn calls(system: &System) -> Vec<Call> {
     )];
     calls.push(authentication(target.authentication()));
     calls.extend(target.transports().iter().map(transport));
+    let referrals = target.referrals().iter().map(referral);
+    calls.extend(referrals.map(|r| Call::new("nvmf_discovery_add_referral", r)));
     let subsystems = target.subsystems();
     let own = subsystems.iter().filter(|s| s.kind == SubsystemKind::Nvme);
     calls.extend(own.flat_map(subsystem));
     calls.extend(subsystems.iter().flat_map(listeners));
+    if system.announcement.is_some() {
+        calls.push(Call::new("nvmf_publish_mdns_prr", json!({})));
+    }
     calls
 }
 

@@ -1,4 +1,4 @@
-//! How far a process is, as one line of text.
+//! How far a rebuild, resync, check or repair is, how fast it goes and how long it takes.
 
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,18 @@ impl Progress {
         (self.blocks, self.percent, self.now) = (blocks, percent, now);
     }
 
+    /// Blocks a second since it was seen first; nothing before there is a pace.
+    pub fn pace(&self) -> Option<f64> {
+        let done = self.blocks.checked_sub(self.first).filter(|&n| n > 0)?;
+        let passed = self.now.duration_since(self.begun).as_secs_f64();
+        (passed > 0.0).then(|| done as f64 / passed)
+    }
+
+    /// Percent that are done.
+    pub fn percent(&self) -> u64 {
+        self.percent
+    }
+
     /// The line, with a bar of so many characters.
     pub fn line(&self, width: usize) -> String {
         let full = width * self.percent.min(100) as usize / 100;
@@ -48,12 +60,10 @@ impl Progress {
         format!("{:>8} [{bar}] {:>3}%  {left:<12}", self.kind, self.percent)
     }
 
-    /// How long it takes at the pace so far.
-    fn left(&self) -> Option<Duration> {
-        let done = self.blocks.checked_sub(self.first).filter(|&n| n > 0)?;
+    /// How long it takes at the pace so far; nothing before there is a pace.
+    pub fn left(&self) -> Option<Duration> {
         let all = self.blocks.checked_mul(100)?.checked_div(self.percent)?;
-        let passed = self.now.duration_since(self.begun).as_secs_f64();
-        let left = all.saturating_sub(self.blocks) as f64 / done as f64 * passed;
+        let left = all.saturating_sub(self.blocks) as f64 / self.pace()?;
         Some(Duration::from_secs_f64(left.min(1e9)))
     }
 }
@@ -81,6 +91,7 @@ mod tests {
             progress.line(10),
             "   check [==========] 100%  0:00 left   "
         );
+        assert_eq!(progress.pace(), Some(10.0));
         assert!(progress.is_of("check") && !progress.is_of("repair"));
     }
 
