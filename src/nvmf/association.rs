@@ -1,4 +1,8 @@
 //! Who is connected: associations, their connections, and what becomes of each Connect.
+//!
+//! A host that comes back takes over from what it has left behind, the whole association or one I/O
+//! queue. Where it has to prove who it is, it takes nothing over before it has: until then it stands
+//! beside what it claims to be the successor of, and is allowed nothing.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,6 +46,8 @@ impl ConnectionEntry {
 /// One host's controller.
 #[derive(Clone, Debug)]
 pub struct Association {
+    /// Which; those that come later have larger ones.
+    pub id: AssociationId,
     /// Its subsystem.
     pub subsystem: SubsystemId,
     /// Its controller's identifier.
@@ -58,8 +64,14 @@ pub struct Association {
     pub enabled: bool,
     /// It is being torn down.
     pub dying: bool,
+    /// Its host has proven who it is, or need not.
+    pub proven: bool,
+    /// Whether it takes over, once it is proven, from older ones of the same host over the same path.
+    pub takes_over: bool,
     /// Its connections by queue, lost ones too as long as devices have requests of theirs.
     pub queues: BTreeMap<u16, ConnectionId>,
+    /// Connections that are to become I/O queues when their host has proven who it is.
+    pub claims: BTreeMap<ConnectionId, u16>,
 }
 
 impl Association {
@@ -69,6 +81,25 @@ impl Association {
             (false, true) => QpairState::Enabled,
             (false, false) => QpairState::Connecting,
         }
+    }
+
+    /// Everything that belongs to it: queue and connection.
+    fn connections(&self) -> impl Iterator<Item = (u16, ConnectionId)> {
+        let queues = self
+            .queues
+            .iter()
+            .map(|(&qid, &connection)| (qid, connection));
+        let claims = self.claims.iter();
+        queues.chain(claims.map(|(&connection, &qid)| (qid, connection)))
+    }
+
+    /// Whether it is of the same host over the same path.
+    fn is_like(&self, other: &Self) -> bool {
+        self.subsystem == other.subsystem
+            && self.hostnqn == other.hostnqn
+            && self.hostid == other.hostid
+            && self.local == other.local
+            && self.peer.ip() == other.peer.ip()
     }
 }
 
@@ -106,6 +137,14 @@ pub struct Terms {
     pub io_queues: u16,
     /// Whether the host has to prove who it is on the queue.
     pub authenticate: bool,
+}
+
+impl Terms {
+    /// Whether a host that comes back takes over from what it has left behind. Discovery controllers
+    /// live for a moment, and a host may well have several.
+    fn takes_over(&self) -> bool {
+        self.kind == SubsystemKind::Nvme && !self.allow_duplicates
+    }
 }
 
 /// What becomes of a Connect.
@@ -205,8 +244,8 @@ impl Associations {
         if candidate.cntlid != CNTLID_DYNAMIC {
             return Verdict::invalid(ConnectParameter::ControllerId);
         }
-        // Discovery controllers live for a moment, and a host may well have several.
-        if terms.kind == SubsystemKind::Nvme && !terms.allow_duplicates {
+        // Who has to prove who it is takes over when it has.
+        if terms.takes_over() && !terms.authenticate {
             let elder = |a: &&Association| {
                 a.subsystem == terms.subsystem
                     && a.hostnqn == candidate.hostnqn
@@ -215,13 +254,18 @@ impl Associations {
                     && a.peer.ip() == candidate.peer.ip()
             };
             let elders = self.associations.values().filter(elder);
-            let first: Vec<_> = elders.flat_map(|a| a.queues.values().copied()).collect();
+            let first = connections_of(elders);
             if !first.is_empty() {
                 return Verdict::After(first);
             }
         }
-        match self.free_cntlid(terms) {
-            Some(cntlid) => Verdict::Admin(cntlid),
+        if let Some(cntlid) = self.free_cntlid(terms) {
+            return Verdict::Admin(cntlid);
+        }
+        // Whoever has not proven who it is must not keep others out.
+        let mut all = self.associations.values();
+        match all.find(|a| a.subsystem == terms.subsystem && !a.proven) {
+            Some(unproven) => Verdict::After(connections_of([unproven])),
             None => Verdict::Refused {
                 status: Status::CONNECT_CONTROLLER_BUSY,
                 result: 0,
@@ -249,8 +293,8 @@ impl Associations {
             return Verdict::refused(Status::COMMAND_SEQUENCE_ERROR);
         }
         match association.queues.get(&qid) {
-            Some(&before) => Verdict::After(vec![before]),
-            None => Verdict::Io(id),
+            Some(&before) if !terms.authenticate => Verdict::After(vec![before]),
+            _ => Verdict::Io(id),
         }
     }
 
@@ -277,6 +321,7 @@ impl Associations {
         self.last_cntlid.insert(terms.subsystem, cntlid);
         self.by_cntlid.insert((terms.subsystem, cntlid), id);
         let association = Association {
+            id,
             subsystem: terms.subsystem,
             cntlid,
             hostnqn: candidate.hostnqn,
@@ -285,7 +330,10 @@ impl Associations {
             peer: candidate.peer,
             enabled: false,
             dying: false,
+            proven: !terms.authenticate,
+            takes_over: terms.takes_over(),
             queues: BTreeMap::from([(0, connection)]),
+            claims: BTreeMap::new(),
         };
         self.associations.insert(id, association);
         if let Some(entry) = self.connections.get_mut(&connection) {
@@ -293,15 +341,53 @@ impl Associations {
         }
     }
 
-    /// A connection becomes an I/O queue; gives its controller's identifier.
-    pub fn admit_io(&mut self, connection: ConnectionId, id: AssociationId, qid: u16) -> u16 {
+    /// A connection becomes an I/O queue, or claims to be one until its host has proven who it is;
+    /// gives its controller's identifier.
+    pub fn admit_io(
+        &mut self,
+        connection: ConnectionId,
+        id: AssociationId,
+        qid: u16,
+        terms: &Terms,
+    ) -> u16 {
         let association = self.associations.get_mut(&id);
         let association = association.expect("the verdict was about this association");
-        association.queues.insert(qid, connection);
+        if terms.authenticate {
+            association.claims.insert(connection, qid);
+        } else {
+            association.queues.insert(qid, connection);
+        }
         if let Some(entry) = self.connections.get_mut(&connection) {
             entry.association = Some(id);
         }
         association.cntlid
+    }
+
+    /// The host at the end of a connection has proven who it is. Gives the connections that must go
+    /// first, after which this is asked again: older associations of this host over this path, or the
+    /// queue that this one is to be instead of.
+    pub fn prove(&mut self, connection: ConnectionId) -> Vec<ConnectionId> {
+        let Some(association) = self.of(connection).filter(|a| !a.dying) else {
+            return Vec::new();
+        };
+        if let Some(&qid) = association.claims.get(&connection) {
+            if let Some(&before) = association.queues.get(&qid) {
+                return vec![before];
+            }
+            association.claims.remove(&connection);
+            association.queues.insert(qid, connection);
+            return Vec::new();
+        }
+        if association.queues.get(&0) != Some(&connection) {
+            return Vec::new();
+        }
+        association.proven = true;
+        if !association.takes_over {
+            return Vec::new();
+        }
+        let own = association.clone();
+        let all = self.associations.values();
+        connections_of(all.filter(|a| a.id < own.id && a.is_like(&own)))
     }
 
     /// The controller with this admin queue was enabled or disabled. Gives the connections that
@@ -314,8 +400,8 @@ impl Associations {
         if enabled {
             return Vec::new();
         }
-        let io = association.queues.iter().filter(|&(&qid, _)| qid > 0);
-        io.map(|(_, &connection)| connection).collect()
+        let io = association.connections().filter(|&(qid, _)| qid > 0);
+        io.map(|(_, connection)| connection).collect()
     }
 
     /// A connection is lost. Gives the connections that must go with it: without its admin queue,
@@ -328,8 +414,8 @@ impl Associations {
             return Vec::new();
         }
         association.dying = true;
-        let others = association.queues.values().copied();
-        others.filter(|&c| c != connection).collect()
+        let others = association.connections().map(|(_, other)| other);
+        others.filter(|&other| other != connection).collect()
     }
 
     /// Nothing is left of a connection. Gives what it was.
@@ -339,7 +425,8 @@ impl Associations {
             && let Some(association) = self.associations.get_mut(&id)
         {
             association.queues.retain(|_, c| *c != connection);
-            if association.queues.is_empty() {
+            association.claims.remove(&connection);
+            if association.connections().next().is_none() {
                 let key = (association.subsystem, association.cntlid);
                 self.associations.remove(&id);
                 self.by_cntlid.remove(&key);
@@ -350,8 +437,7 @@ impl Associations {
 
     /// Connections of associations that `choose` chooses.
     pub fn chosen(&self, choose: impl Fn(&Association) -> bool) -> Vec<ConnectionId> {
-        let chosen = self.associations.values().filter(|a| choose(a));
-        chosen.flat_map(|a| a.queues.values().copied()).collect()
+        connections_of(self.associations.values().filter(|a| choose(a)))
     }
 
     /// Controllers of a subsystem, by identifier.
@@ -383,8 +469,8 @@ impl Associations {
             if association.subsystem != subsystem {
                 continue;
             }
-            for (&qid, connection) in &association.queues {
-                if let Some(entry) = self.connections.get(connection) {
+            for (qid, connection) in association.connections() {
+                if let Some(entry) = self.connections.get(&connection) {
                     qpairs.push(QpairInfo {
                         cntlid: association.cntlid,
                         qid,
@@ -410,4 +496,11 @@ impl Associations {
         let id = self.connections.get(&connection)?.association?;
         self.associations.get_mut(&id)
     }
+}
+
+fn connections_of<'a>(
+    associations: impl IntoIterator<Item = &'a Association>,
+) -> Vec<ConnectionId> {
+    let all = associations.into_iter().flat_map(Association::connections);
+    all.map(|(_, connection)| connection).collect()
 }

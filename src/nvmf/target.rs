@@ -9,21 +9,22 @@ mod namespaces;
 mod publishing;
 mod referrals;
 mod statistics;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::connects::TAKEOVER;
 use self::devices::Devices;
+use self::takeover::Newcomer;
 use super::algorithms::Algorithms;
 use super::association::Associations;
 use super::auth::Authenticator;
 use super::error::TargetError;
 use super::groups::Groups;
 use super::listener::Listeners;
-use super::message::{ConnectRequest, ConnectionId, GroupCommand, GroupEvent, Ticket};
+use super::message::{ConnectionId, GroupCommand, GroupEvent, Ticket};
 use super::payload::{PayloadMemory, PayloadSizes};
 use super::poll_group::GroupSeed;
 use super::referral::Referral;
@@ -87,8 +88,8 @@ pub struct Target {
     authentication: Algorithms,
     authenticator: Authenticator,
     devices: Devices,
-    /// Connects that wait for a connection to go, and until when.
-    takeovers: Vec<(Box<ConnectRequest>, Instant)>,
+    /// Who waits for connections to go, and until when.
+    takeovers: Vec<(Newcomer, Instant)>,
     next_connection: u64,
     next_subsystem: u64,
     /// When it was last said in the log that there are too many connections.
@@ -391,12 +392,12 @@ impl Target {
 
     fn handle(&mut self, group: usize, event: GroupEvent, now: Instant) {
         match event {
-            GroupEvent::Connect(request) => self.connect(request, now + TAKEOVER),
+            GroupEvent::Connect(request) => self.connect(request, now + takeover::PATIENCE),
             GroupEvent::Authentication {
                 connection,
                 message,
             } => self.authenticate(group, connection, message),
-            GroupEvent::Judged(judgement) => self.judged(group, *judgement),
+            GroupEvent::Judged(judgement) => self.judged(group, *judgement, now),
             GroupEvent::Enabled {
                 connection,
                 enabled,
@@ -413,11 +414,7 @@ impl Target {
                 if let Some(entry) = self.associations.closed(connection) {
                     self.groups.unload(entry.group, entry.weight);
                 }
-                for (request, until) in std::mem::take(&mut self.takeovers) {
-                    if request.connection != connection {
-                        self.connect(request, until);
-                    }
-                }
+                self.go_on(connection);
             }
             GroupEvent::Opened { ticket, outcome } => {
                 self.groups.confirmed(ticket, |round| {

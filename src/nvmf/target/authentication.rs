@@ -1,7 +1,10 @@
 //! Hosts that have to prove who they are: their keys, and what becomes of their messages.
 
+use std::time::Instant;
+
 use super::Target;
 use super::hosts::check_keys;
+use super::takeover::{self, Proven};
 use crate::nvme::Nqn;
 use crate::nvmf::algorithms::Algorithms;
 use crate::nvmf::auth::{Job, Judgement, Parties, Then};
@@ -95,7 +98,7 @@ impl Target {
     }
 
     /// A host's message was judged.
-    pub(super) fn judged(&mut self, group: usize, judgement: Judgement) {
+    pub(super) fn judged(&mut self, group: usize, judgement: Judgement, now: Instant) {
         let connection = judgement.connection;
         let Some(entry) = self.associations.connection_mut(connection) else {
             return;
@@ -108,7 +111,16 @@ impl Target {
             let host = host.map_or("a host", |a| a.hostnqn.as_str());
             tracing::warn!("{host} at {peer} is not admitted: {explanation}");
         }
+        let admitted = verdict.then == Then::Admit;
         let verdict = Box::new(verdict);
+        if admitted {
+            let proven = Proven {
+                connection,
+                group,
+                verdict,
+            };
+            return self.admit(proven, now + takeover::PATIENCE);
+        }
         self.groups.send(
             group,
             GroupCommand::Judged {

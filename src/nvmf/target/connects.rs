@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::Target;
+use super::takeover::Newcomer;
 use crate::nvme::Status;
 use crate::nvme::fabrics::ConnectParameter;
 use crate::nvmf::association::{Candidate, ConnectionEntry, Terms, Verdict};
@@ -12,9 +13,6 @@ use crate::nvmf::message::{
     AdminGrant, ConnectAnswer, ConnectRequest, ConnectionId, GroupCommand, IoGrant, NewConnection,
 };
 use crate::nvmf::wire::Wire;
-
-/// How long a Connect waits for what it takes over from to go.
-pub(super) const TAKEOVER: Duration = Duration::from_secs(5);
 
 /// How often the log says that connections are turned away.
 const COMPLAINT: Duration = Duration::from_secs(10);
@@ -89,9 +87,7 @@ impl Target {
         let id = request.connection;
         let answer = match self.judge(&request) {
             (Verdict::After(first), _) => {
-                self.close(first);
-                self.takeovers.push((request, until));
-                return;
+                return self.take_over(first, Newcomer::Connect(request), until);
             }
             (Verdict::Refused { status, result }, _) => {
                 let peer = self.associations.connection(id).map(|c| c.peer);
@@ -124,7 +120,7 @@ impl Target {
                 let qid = candidate.command.qid;
                 self.expect_authentication(id, terms.authenticate);
                 ConnectAnswer::Io(IoGrant {
-                    cntlid: self.associations.admit_io(id, association, qid),
+                    cntlid: self.associations.admit_io(id, association, qid, &terms),
                     view: self.view_of(terms.subsystem),
                     authenticate: terms.authenticate,
                 })
@@ -190,27 +186,6 @@ impl Target {
         };
         let verdict = self.associations.examine(&candidate, &terms);
         (verdict, Some((candidate, terms)))
-    }
-
-    /// Refuses Connects that have waited too long; says when to look again.
-    pub(super) fn give_up_takeovers(&mut self, now: Instant) -> Option<Instant> {
-        let late = |&(_, until): &(Box<ConnectRequest>, Instant)| now >= until;
-        let (late, waiting) = std::mem::take(&mut self.takeovers)
-            .into_iter()
-            .partition(late);
-        self.takeovers = waiting;
-        for (request, _) in late {
-            let connection = request.connection;
-            if let Some(entry) = self.associations.connection(connection) {
-                let answer = Box::new(ConnectAnswer::Refused {
-                    status: Status::CONNECT_CONTROLLER_BUSY,
-                    result: 0,
-                });
-                let command = GroupCommand::Connected { connection, answer };
-                self.groups.send(entry.group, command);
-            }
-        }
-        self.takeovers.iter().map(|&(_, until)| until).min()
     }
 }
 

@@ -22,7 +22,7 @@ const SECRETS: [&str; 3] = [
 ];
 
 /// Authentication Required.
-const REQUIRED: u16 = 0x191;
+pub(super) const REQUIRED: u16 = 0x191;
 const TRANSACTION: u16 = 0x1234;
 
 fn secret(which: usize) -> Secret {
@@ -36,7 +36,7 @@ fn key(which: usize) -> Arc<Key> {
     })
 }
 
-fn keys(host: usize, controller: Option<usize>) -> HostKeys {
+pub(super) fn keys(host: usize, controller: Option<usize>) -> HostKeys {
     HostKeys {
         host: key(host),
         controller: controller.map(key),
@@ -48,7 +48,7 @@ fn nqn(text: &str) -> Nqn {
 }
 
 /// A target whose one host has keys 0 and, for the controller, 1; and that chooses these.
-fn world(hash: Hash, group: DhGroup) -> World {
+pub(super) fn world(hash: Hash, group: DhGroup) -> World {
     let mut world = World::new();
     let only = Algorithms {
         hashes: vec![hash],
@@ -61,7 +61,7 @@ fn world(hash: Hash, group: DhGroup) -> World {
 }
 
 /// A queue on which nothing was proven; and its controller.
-fn unproven(world: &mut World, qid: u16, cntlid: u16) -> (Host, u16) {
+pub(super) fn unproven(world: &mut World, qid: u16, cntlid: u16) -> (Host, u16) {
     let mut host = world.dial();
     host.initialize(world, &icreq(false, false));
     let answer = host.connect(world, connect(qid, 32), &connect_data(cntlid));
@@ -80,7 +80,7 @@ fn wish(len: u32) -> Authentication {
     }
 }
 
-fn sending(len: usize) -> Command {
+pub(super) fn sending(len: usize) -> Command {
     FabricsCommand::AuthenticationSend(wish(len as u32)).to_command()
 }
 
@@ -92,13 +92,13 @@ fn send(host: &mut Host, world: &mut World, message: &[u8]) -> Answer {
     host.run(world, sending(message.len()), message)
 }
 
-fn say(host: &mut Host, world: &mut World, message: &[u8]) {
+pub(super) fn say(host: &mut Host, world: &mut World, message: &[u8]) {
     let answer = send(host, world, message);
     assert_eq!(answer.status().code(), 0, "{message:02x?}");
 }
 
 /// Fetches a message, which comes with zeros behind it.
-fn fetch(host: &mut Host, world: &mut World) -> Vec<u8> {
+pub(super) fn fetch(host: &mut Host, world: &mut World) -> Vec<u8> {
     let answer = host.fetch(world, receiving(2048), 2048);
     assert_eq!(answer.status().code(), 0);
     assert_eq!(answer.data.len(), 2048);
@@ -106,7 +106,12 @@ fn fetch(host: &mut Host, world: &mut World) -> Vec<u8> {
 }
 
 /// Fetches AUTH_Failure1 with this explanation, after which the connection is closed.
-fn expect_failure(host: &mut Host, world: &mut World, transaction: u16, explanation: u8) {
+pub(super) fn expect_failure(
+    host: &mut Host,
+    world: &mut World,
+    transaction: u16,
+    explanation: u8,
+) {
     let failure = fetch(host, world);
     let [low, high] = transaction.to_le_bytes();
     assert_eq!(failure[..8], [0, 0xf1, 0, 0, low, high, 1, explanation]);
@@ -142,7 +147,7 @@ fn success2() -> Vec<u8> {
 }
 
 /// What a host learns from a challenge.
-struct Asked {
+pub(super) struct Asked {
     hash: Hash,
     sequence: u32,
     challenge: Vec<u8>,
@@ -152,7 +157,7 @@ struct Asked {
 }
 
 /// Begins, and reads the challenge.
-fn begin(host: &mut Host, world: &mut World, hash: Hash, group: DhGroup) -> Asked {
+pub(super) fn begin(host: &mut Host, world: &mut World, hash: Hash, group: DhGroup) -> Asked {
     say(host, world, &negotiate());
     let message = fetch(host, world);
     let size = hash.size();
@@ -195,7 +200,7 @@ fn answer(asked: &Asked, prover: Prover, challenge: &[u8], sequence: u32, which:
 }
 
 /// A reply with the secret `which`, and with a challenge of its own or none.
-fn reply(asked: &Asked, which: usize, challenge: Option<(&[u8], u32)>) -> Vec<u8> {
+pub(super) fn reply(asked: &Asked, which: usize, challenge: Option<(&[u8], u32)>) -> Vec<u8> {
     let proof = answer(asked, Prover::Host, &asked.challenge, asked.sequence, which);
     let mut bytes = short(1, 2, 0);
     bytes.extend([asked.hash.size() as u8, 0, challenge.is_some().into(), 0]);
@@ -209,7 +214,7 @@ fn reply(asked: &Asked, which: usize, challenge: Option<(&[u8], u32)>) -> Vec<u8
 }
 
 /// Proves who the host is, with the secret `which`.
-fn prove(host: &mut Host, world: &mut World, hash: Hash, group: DhGroup, which: usize) {
+pub(super) fn prove(host: &mut Host, world: &mut World, hash: Hash, group: DhGroup, which: usize) {
     let asked = begin(host, world, hash, group);
     say(host, world, &reply(&asked, which, None));
     let success = fetch(host, world);
@@ -230,7 +235,7 @@ impl With for Vec<u8> {
     }
 }
 
-fn identify() -> Command {
+pub(super) fn identify() -> Command {
     let mut identify = Command::new(0x06, 0);
     identify.cdw10 = 1.into();
     identify

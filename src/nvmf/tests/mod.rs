@@ -18,4 +18,5 @@ mod kept;
 mod lifetime;
 mod pipe;
 mod pressure;
+mod takeover;
 mod world;
