@@ -221,6 +221,11 @@ impl Associations {
         self.associations.get(&id)
     }
 
+    /// Where the host of an association came in, or `otherwise` where there is none.
+    pub fn local(&self, id: AssociationId, otherwise: SocketAddr) -> SocketAddr {
+        self.associations.get(&id).map_or(otherwise, |a| a.local)
+    }
+
     /// Looks at a Connect for a subsystem that exists, and that this host may use.
     pub fn examine(&mut self, candidate: &Candidate, terms: &Terms) -> Verdict {
         let command = &candidate.command;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::ana::Access;
 use super::view::{NamespaceView, SubsystemView};
 use crate::memory::Cuts;
 use crate::nvme::command::{DataTransfer, Fuse};
@@ -145,6 +146,10 @@ pub fn examine<'v>(
         _ => view.namespace(nsid),
     };
     let namespace = namespace.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry())?;
+    if namespace.access == Access::Inaccessible {
+        // Not for ever, and perhaps not by other paths: hosts may try these.
+        return Err(Status::ANA_INACCESSIBLE);
+    }
     let info = &namespace.info;
     let expected = match fuse {
         Fuse::Normal => true,

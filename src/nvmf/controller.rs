@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ana::Changes;
 use super::command::Need;
 use super::events::{Events, Notice, Told, TooMany};
 use super::feature::{DISCOVERY_FEATURES, Features, IO_FEATURES, Value, data_from_host};
@@ -20,7 +21,7 @@ use crate::nvme::admin::{AdminCommand, GetFeatures, GetLogPage, SetFeatures};
 use crate::nvme::fabrics::FabricsCommand;
 use crate::nvme::feature::{AsyncEventConfiguration, FeatureId, NumberOfQueues};
 use crate::nvme::identify::IDENTIFY_SIZE;
-use crate::nvme::log_page::{LogPageId, portion};
+use crate::nvme::log_page::{AnaGroup, LogPageId, portion};
 use crate::nvme::property::{
     Capabilities, Configuration, ControllerStatus, Property, PropertySize, ReadyTimeouts,
     ShutdownNotification, ShutdownStatus, Version,
@@ -93,6 +94,8 @@ pub struct Controller {
     features: Features,
     events: Events,
     changed_namespaces: BTreeSet<u32>,
+    /// How often has changed how namespaces are reached.
+    access: Changes,
     keep_alive: Duration,
     /// When the host was last heard.
     heard: Instant,
@@ -116,6 +119,7 @@ impl Controller {
             shutdown: ShutdownStatus::Normal,
             events: Events::default(),
             changed_namespaces: BTreeSet::new(),
+            access: Changes::default(),
             keep_alive: keep_alive(kato_ms),
             heard: now,
         }
@@ -325,6 +329,7 @@ impl Controller {
             .extend(aborted.map(|slot| Answer::status(slot, Status::ABORTED_SQ_DELETION)));
         self.features = Features::new(self.grant.hostid);
         self.changed_namespaces.clear();
+        self.access = Changes::default();
     }
 
     fn admin(
@@ -376,14 +381,17 @@ impl Controller {
 
     fn log_page(&mut self, page: &GetLogPage, effects: &mut Effects) -> Result<Vec<u8>, Status> {
         let discovery = self.grant.view.kind == SubsystemKind::Discovery;
-        let pages = if discovery { DISCOVERY_PAGES } else { IO_PAGES };
+        let mut pages = if discovery { DISCOVERY_PAGES } else { IO_PAGES }.to_vec();
+        if self.grant.view.reaches.is_some() {
+            pages.push(LogPageId::Ana);
+        }
         let lid = LogPageId::from_code(page.lid).filter(|lid| pages.contains(lid));
         let lid = lid.ok_or(Status::INVALID_LOG_PAGE.with_do_not_retry())?;
         if page.by_index {
             return Err(Status::INVALID_FIELD.with_do_not_retry());
         }
         let content = match lid {
-            LogPageId::SupportedLogPages => log_page::supported(pages),
+            LogPageId::SupportedLogPages => log_page::supported(&pages),
             LogPageId::ErrorInformation => log_page::errors(),
             LogPageId::Health => log_page::health(),
             LogPageId::FirmwareSlots => log_page::firmware(),
@@ -396,7 +404,11 @@ impl Controller {
             LogPageId::Discovery => {
                 log_page::discovery(&self.grant.discovery, &self.grant.hostnqn, self.local)
             }
-            LogPageId::Ana | LogPageId::ReservationNotification => {
+            LogPageId::Ana => {
+                let groups_only = page.lsp & AnaGroup::LSP_GROUPS_ONLY != 0;
+                self.access.log(&self.grant.view, groups_only)
+            }
+            LogPageId::ReservationNotification => {
                 return Err(Status::INVALID_LOG_PAGE.with_do_not_retry());
             }
         };
@@ -410,6 +422,7 @@ impl Controller {
                     self.changed_namespaces.clear();
                     self.events.read(Notice::Namespaces)
                 }
+                LogPageId::Ana => self.events.read(Notice::Access),
                 LogPageId::Discovery => self.events.read(Notice::DiscoveryLog),
                 _ => None,
             };
@@ -482,6 +495,10 @@ impl Controller {
         if !changed.is_empty() {
             self.changed_namespaces.extend(changed);
             let told = self.events.happened(Notice::Namespaces);
+            effects.answers.extend(told.map(Answer::told));
+        }
+        if self.access.note(&before, &self.grant.view) {
+            let told = self.events.happened(Notice::Access);
             effects.answers.extend(told.map(Answer::told));
         }
         effects

@@ -13,6 +13,8 @@ use crate::nvme::feature::AsyncEventConfiguration;
 pub enum Notice {
     /// A namespace came, went or changed.
     Namespaces,
+    /// Namespaces are reached in another way.
+    Access,
     /// The discovery log changed.
     DiscoveryLog,
 }
@@ -22,6 +24,7 @@ impl Notice {
     pub fn configuration_bit(self) -> u32 {
         match self {
             Self::Namespaces => AsyncEventConfiguration::NAMESPACE_ATTRIBUTE,
+            Self::Access => AsyncEventConfiguration::ANA_CHANGE,
             Self::DiscoveryLog => AsyncEventConfiguration::DISCOVERY_LOG_CHANGE,
         }
     }
@@ -29,6 +32,7 @@ impl Notice {
     fn event(self) -> AsyncEvent {
         match self {
             Self::Namespaces => AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED,
+            Self::Access => AsyncEvent::ANA_CHANGE,
             Self::DiscoveryLog => AsyncEvent::DISCOVERY_LOG_CHANGE,
         }
     }

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::ana::{self, Access};
 use super::subsystem::SubsystemKind;
 use super::transport::TransportOptions;
 use super::view::{NamespaceView, SubsystemView};
@@ -122,6 +123,16 @@ impl Subject<'_> {
         id.cctemp = 353.into();
         id.nn = self.view.max_nsid().into();
         id.mnan = self.view.max_nsid().into();
+        if self.view.reaches.is_some() {
+            id.cmic |= IdentifyController::CMIC_ANA;
+            id.oaes = (id.oaes.get() | IdentifyController::OAES_ANA_CHANGE).into();
+            id.anatt = ana::TRANSITION_TIME;
+            id.anacap = IdentifyController::ANACAP_OPTIMIZED
+                | IdentifyController::ANACAP_NON_OPTIMIZED
+                | IdentifyController::ANACAP_INACCESSIBLE;
+            id.anagrpmax = self.view.max_nsid().into();
+            id.nanagrpid = self.view.max_nsid().into();
+        }
         id.oncs = (IdentifyController::ONCS_COMPARE
             | IdentifyController::ONCS_DATASET_MANAGEMENT
             | IdentifyController::ONCS_WRITE_ZEROES)
@@ -140,6 +151,12 @@ impl Subject<'_> {
         id.nmic = IdentifyNamespace::NMIC_SHARED;
         id.nguid = namespace.nguid;
         id.eui64 = namespace.eui64.unwrap_or_default();
+        if self.view.reaches.is_some() {
+            id.anagrpid = namespace.group.into();
+            if namespace.access == Access::Inaccessible {
+                id.nuse = 0.into();
+            }
+        }
         if info.deallocates {
             id.dlfeat = IdentifyNamespace::DLFEAT_READS_ZERO
                 | IdentifyNamespace::DLFEAT_WRITE_ZEROES_DEALLOCATES;

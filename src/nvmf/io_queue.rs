@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::ana::Access;
 use super::command::{self, Action, Carriage, Limits, Work};
 use super::device::Devices;
 use super::latency::Kind;
@@ -371,8 +372,8 @@ impl IoQueue {
         self.end(slot, status, Segments::new(), devices, out);
     }
 
-    /// The subsystem has changed. Commands for namespaces that are gone end as soon as they can,
-    /// unless they are with the device already.
+    /// The subsystem has changed. Commands for namespaces that are gone, or are not to be reached
+    /// this way any more, end as soon as they can, unless they are with the device already.
     pub fn set_view(
         &mut self,
         view: Arc<SubsystemView>,
@@ -384,10 +385,13 @@ impl IoQueue {
             let Some(job) = &self.jobs[index] else {
                 continue;
             };
-            let nsid = job.namespace.nsid;
-            let stays = self.view.namespace(nsid).map(|n| n.device) == Some(job.namespace.device);
-            if !stays && job.state != State::Running {
-                let status = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
+            let now = self.view.namespace(job.namespace.nsid);
+            let status = match now.filter(|n| n.device == job.namespace.device) {
+                None => Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry(),
+                Some(now) if now.access == Access::Inaccessible => Status::ANA_INACCESSIBLE,
+                Some(_) => continue,
+            };
+            if job.state != State::Running {
                 self.doom(SlotId(index as u16), status, devices, out);
             }
         }

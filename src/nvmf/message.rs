@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::auth::{Judgement, Verdict};
 use super::latency::Histogram;
+use super::perspective::Perspective;
 use super::stats::GroupStats;
 use super::transport::TransportOptions;
 use super::view::{DeviceId, DiscoveryView, SubsystemView};
@@ -160,6 +161,8 @@ pub struct IoGrant {
     pub cntlid: u16,
     /// Its subsystem.
     pub view: Arc<SubsystemView>,
+    /// What the host sees of that.
+    pub perspective: Perspective,
     /// Whether the host has to prove who it is.
     pub authenticate: bool,
 }

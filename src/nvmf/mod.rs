@@ -14,6 +14,7 @@
 
 mod address;
 mod algorithms;
+mod ana;
 mod association;
 mod auth;
 mod command;
@@ -33,6 +34,7 @@ mod log_page;
 mod message;
 mod namespace;
 mod payload;
+mod perspective;
 mod poll_group;
 mod referral;
 mod session;
@@ -51,6 +53,7 @@ mod tests;
 pub use crate::nvme::nqn::DISCOVERY as DISCOVERY_NQN;
 pub use address::ListenAddress;
 pub use algorithms::Algorithms;
+pub use ana::{Access, Reach};
 pub use error::TargetError;
 pub use host::{HostInfo, HostKeys};
 pub use key::Key;

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::ana::Access;
 use super::view::{DeviceId, NamespaceView};
 use crate::bdev::Info;
 
@@ -18,6 +19,8 @@ pub struct NamespaceOptions {
     pub eui64: Option<[u8; 8]>,
     /// Identity as a UUID; absent for the device's.
     pub uuid: Option<Uuid>,
+    /// Its ANA group, 1 to the subsystem's `max_namespaces`; absent for that of its own number.
+    pub anagrpid: Option<u32>,
 }
 
 /// A namespace as `nvmf_get_subsystems` shows it.
@@ -33,6 +36,8 @@ pub struct NamespaceInfo {
     pub eui64: Option<[u8; 8]>,
     /// UUID.
     pub uuid: Uuid,
+    /// Its ANA group.
+    pub anagrpid: u32,
 }
 
 /// A namespace, as the control side keeps it.
@@ -46,6 +51,8 @@ pub struct Namespace {
     pub eui64: Option<[u8; 8]>,
     /// UUID.
     pub uuid: Uuid,
+    /// Its ANA group.
+    pub anagrpid: u32,
     /// Where its device is on the poll groups.
     pub device: DeviceId,
     /// What its device is.
@@ -61,6 +68,7 @@ impl Namespace {
             nguid: self.nguid,
             eui64: self.eui64,
             uuid: self.uuid,
+            anagrpid: self.anagrpid,
         }
     }
 
@@ -73,6 +81,8 @@ impl Namespace {
             nguid: self.nguid,
             eui64: self.eui64,
             uuid: self.uuid,
+            group: self.anagrpid,
+            access: Access::default(),
         }
     }
 }

@@ -17,6 +17,7 @@ use super::device::Devices;
 use super::io_queue::{Admission, IoQueue, MemoryNeed, Outcome, Token};
 use super::message::{ConnectAnswer, ConnectRequest, ConnectionId, GroupEvent, NewConnection};
 use super::payload::{PayloadMemory, Shortage};
+use super::perspective::Perspective;
 use super::stats::GroupStats;
 use super::tcp::{Arrival, Connection, End, GATHER, Settings, Sink, SlotId};
 use super::transport::TransportOptions;
@@ -104,6 +105,8 @@ pub struct Session {
     wire: Option<Box<dyn Wire>>,
     connection: Connection,
     role: Role,
+    /// What its host sees of its subsystem, once it is a queue.
+    perspective: Option<Perspective>,
     /// There is one where the host has to prove who it is.
     gate: Option<Box<Gate>>,
     stage: Stage,
@@ -143,6 +146,7 @@ impl Session {
                 connect: None,
                 since: now,
             },
+            perspective: None,
             gate: None,
             stage: Stage::Open,
             options: new.options,
@@ -649,7 +653,13 @@ impl Session {
                 self.connection.respond(slot, status, result.into());
                 return;
             }
-            ConnectAnswer::Admin(grant) => {
+            ConnectAnswer::Admin(mut grant) => {
+                let perspective = Perspective {
+                    hostnqn: grant.hostnqn.clone(),
+                    local: self.local,
+                };
+                grant.view = perspective.of(&grant.view);
+                self.perspective = Some(perspective);
                 let (cntlid, authenticate) = (grant.cntlid, grant.authenticate);
                 let in_capsule = crate::nvme::tcp::ADMIN_IN_CAPSULE_DATA;
                 self.connection.open(entries, in_capsule, flow_control);
@@ -672,8 +682,10 @@ impl Session {
                 let in_capsule = self.options.in_capsule_data_size;
                 self.connection.open(entries, in_capsule, flow_control);
                 self.charges = vec![0; entries as usize];
+                let view = grant.perspective.of(&grant.view);
+                self.perspective = Some(grant.perspective);
                 self.role = Role::Io(Box::new(IoQueue::new(
-                    grant.view,
+                    view,
                     entries as usize,
                     self.place,
                     self.options.max_io_size,
@@ -698,13 +710,17 @@ impl Session {
 
     /// Its subsystem has changed, if it is this one.
     pub fn set_view(&mut self, view: &Arc<SubsystemView>, site: &mut Site) {
+        let Some(perspective) = &self.perspective else {
+            return;
+        };
         match &mut self.role {
             Role::Admin { controller, .. } if controller.view().id == view.id => {
-                let effects = controller.set_view(view.clone());
+                let effects = controller.set_view(perspective.of(view));
                 self.apply(effects, site);
             }
             Role::Io(queue) if queue.view().id == view.id && self.stage != Stage::Lost => {
-                queue.set_view(view.clone(), &mut site.devices, &mut site.outcomes);
+                let view = perspective.of(view);
+                queue.set_view(view, &mut site.devices, &mut site.outcomes);
                 self.settle(site);
             }
             _ => {}

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::address::ListenAddress;
+use super::ana::{Reach, Reaches};
 use super::error::TargetError;
 use super::host::{HostAccess, HostInfo, HostKeys};
 use super::namespace::{Namespace, NamespaceInfo};
@@ -31,6 +32,8 @@ pub struct SubsystemOptions {
     /// Whether the same host may hold several associations over the same path. If not, the default,
     /// a new admin Connect takes over from the older association.
     pub allow_duplicate_associations: bool,
+    /// Whether hosts are told how its listeners reach groups of namespaces.
+    pub ana_reporting: bool,
 }
 
 /// Namespaces of a subsystem that asked for the default.
@@ -48,6 +51,7 @@ impl SubsystemOptions {
             min_cntlid: 1,
             max_cntlid: 0xffef,
             allow_duplicate_associations: false,
+            ana_reporting: false,
         }
     }
 
@@ -111,6 +115,8 @@ pub struct SubsystemInfo {
     pub options: SubsystemOptions,
     /// Where it listens; a port chosen by the kernel is shown as it came out.
     pub listen_addresses: Vec<ListenAddress>,
+    /// How each of its listeners reaches groups of namespaces, where that was set.
+    pub reaches: BTreeMap<ListenAddress, Reach>,
     /// Hosts on its allow-list, by NQN.
     pub hosts: Vec<HostInfo>,
     /// What it exports, by number.
@@ -134,6 +140,8 @@ pub struct Subsystem {
     pub keys: BTreeMap<String, HostKeys>,
     /// Where it listens.
     pub listeners: Vec<ListenAddress>,
+    /// How each of its listeners reaches groups of namespaces, where that was set.
+    pub reaches: BTreeMap<ListenAddress, Reach>,
     /// What it exports.
     pub namespaces: BTreeMap<u32, Namespace>,
 }
@@ -160,6 +168,7 @@ impl Subsystem {
             options,
             keys: BTreeMap::new(),
             listeners: Vec::new(),
+            reaches: BTreeMap::new(),
             namespaces: BTreeMap::new(),
         }
     }
@@ -173,6 +182,7 @@ impl Subsystem {
                 ..self.options.clone()
             },
             listen_addresses: self.listeners.clone(),
+            reaches: self.reaches.clone(),
             hosts: self.access.hosts.iter().map(|nqn| self.host(nqn)).collect(),
             namespaces: self.namespaces.values().map(Namespace::info).collect(),
         }
@@ -201,7 +211,31 @@ impl Subsystem {
             serial: self.options.serial_number.clone(),
             model: self.options.model_number.clone(),
             namespaces: (1..=most).map(of).collect(),
+            reaches: self.options.ana_reporting.then(|| {
+                let listeners = self.listeners.iter();
+                Reaches(listeners.map(|&at| (at, self.reach(at))).collect())
+            }),
         }
+    }
+
+    /// How one of its listeners reaches groups of namespaces.
+    pub fn reach(&self, listener: ListenAddress) -> Reach {
+        self.reaches.get(&listener).cloned().unwrap_or_default()
+    }
+
+    /// Checks the number of an ANA group: there are as many as there may be namespaces.
+    ///
+    /// # Errors
+    /// [`TargetError::Invalid`].
+    pub fn check_group(&self, anagrpid: u32) -> Result<(), TargetError> {
+        let most = self.options.max_namespaces;
+        if (1..=most).contains(&anagrpid) {
+            return Ok(());
+        }
+        Err(TargetError::Invalid(format!(
+            "anagrpid is {anagrpid}; it must be 1 to {most} (max_namespaces of {})",
+            self.nqn
+        )))
     }
 
     /// Whether a host that came in at `local` may ask for it: discovery is everywhere.

@@ -1,5 +1,6 @@
 //! The control side of the target.
 
+mod access;
 mod authentication;
 mod connects;
 mod devices;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::ana::{Access, Reaches};
 use super::host::HostAccess;
 use super::referral::Referral;
 use super::subsystem::SubsystemKind;
@@ -35,6 +36,22 @@ pub struct NamespaceView {
     pub eui64: Option<[u8; 8]>,
     /// Identity as a UUID.
     pub uuid: Uuid,
+    /// Its ANA group, from 1.
+    pub group: u32,
+    /// How that is reached; optimized as long as nobody looks at it.
+    pub access: Access,
+}
+
+impl NamespaceView {
+    /// Whether it is what it was before, as Identify tells it. How it is reached is told otherwise.
+    fn is_still(&self, before: &Self) -> bool {
+        let before = Self {
+            group: self.group,
+            access: self.access,
+            ..before.clone()
+        };
+        *self == before
+    }
 }
 
 /// A subsystem as it is served.
@@ -52,6 +69,8 @@ pub struct SubsystemView {
     pub model: String,
     /// Namespaces by number: that of number 1 comes first. As long as its largest number may be.
     pub namespaces: Vec<Option<Arc<NamespaceView>>>,
+    /// How its listeners reach groups of namespaces, where hosts are told.
+    pub reaches: Option<Reaches>,
 }
 
 impl SubsystemView {
@@ -75,7 +94,12 @@ impl SubsystemView {
     pub fn changed_since(&self, before: &SubsystemView) -> Vec<u32> {
         let most = self.max_nsid().max(before.max_nsid());
         (1..=most)
-            .filter(|&nsid| self.namespace(nsid) != before.namespace(nsid))
+            .filter(
+                |&nsid| match (self.namespace(nsid), before.namespace(nsid)) {
+                    (Some(now), Some(before)) => !now.is_still(before),
+                    (now, before) => now != before,
+                },
+            )
             .collect()
     }
 }

@@ -12,6 +12,7 @@ use crate::nvmf::groups::{ADMIN_WEIGHT, IO_WEIGHT};
 use crate::nvmf::message::{
     AdminGrant, ConnectAnswer, ConnectRequest, ConnectionId, GroupCommand, IoGrant, NewConnection,
 };
+use crate::nvmf::perspective::Perspective;
 use crate::nvmf::wire::Wire;
 
 /// How often the log says that connections are turned away.
@@ -119,9 +120,14 @@ impl Target {
             (Verdict::Io(association), Some((candidate, terms))) => {
                 let qid = candidate.command.qid;
                 self.expect_authentication(id, terms.authenticate);
+                let perspective = Perspective {
+                    hostnqn: candidate.hostnqn,
+                    local: self.associations.local(association, candidate.local),
+                };
                 ConnectAnswer::Io(IoGrant {
                     cntlid: self.associations.admit_io(id, association, qid, &terms),
                     view: self.view_of(terms.subsystem),
+                    perspective,
                     authenticate: terms.authenticate,
                 })
             }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::Target;
 use crate::nvmf::address::ListenAddress;
+use crate::nvmf::ana::{Access, Reach};
 use crate::nvmf::error::TargetError;
 
 impl Target {
@@ -18,6 +19,20 @@ impl Target {
         nqn: &str,
         address: ListenAddress,
     ) -> Result<ListenAddress, TargetError> {
+        self.add_listener_with(nqn, address, Access::Optimized)
+    }
+
+    /// The same; groups of namespaces are reached through this listener in the given way.
+    ///
+    /// # Errors
+    /// As [`Target::add_listener`], and [`TargetError::Invalid`] for another way than the best where
+    /// hosts would not be told.
+    pub fn add_listener_with(
+        &mut self,
+        nqn: &str,
+        address: ListenAddress,
+        access: Access,
+    ) -> Result<ListenAddress, TargetError> {
         self.check_running()?;
         if self.transport.is_none() {
             return Err(TargetError::NotFound(
@@ -27,8 +42,13 @@ impl Target {
         if self.subsystem(nqn)?.listeners.contains(&address) {
             return Err(TargetError::Exists(format!("listener {address} of {nqn}")));
         }
+        if access != Access::Optimized {
+            self.check_reporting(nqn)?;
+        }
         let address = self.hub()?.listeners.add(address)?;
-        self.subsystem_mut(nqn)?.listeners.push(address);
+        let subsystem = self.subsystem_mut(nqn)?;
+        subsystem.listeners.push(address);
+        subsystem.reaches.insert(address, Reach::uniform(access));
         self.publish_discovery();
         Ok(address)
     }
@@ -46,6 +66,7 @@ impl Target {
         let at = subsystem.listeners.iter().position(|&l| l == address);
         let at = at.ok_or_else(|| TargetError::NotFound(format!("listener {address} of {nqn}")))?;
         subsystem.listeners.remove(at);
+        subsystem.reaches.remove(&address);
         let id = subsystem.id;
         if let Some(hub) = &mut self.hub {
             hub.listeners.remove(address);

@@ -24,6 +24,8 @@ impl Target {
         self.reap(registry);
         let subsystem = self.subsystems.get(nqn).ok_or_else(|| missing(nqn))?;
         let nsid = subsystem.choose_nsid(options.nsid)?;
+        let anagrpid = options.anagrpid.unwrap_or(nsid);
+        subsystem.check_group(anagrpid)?;
         let name = options.bdev_name.clone();
         if self.devices.closing.iter().any(|c| c.bdev == name) {
             return Err(TargetError::Busy(format!(
@@ -40,6 +42,7 @@ impl Target {
             nguid: options.nguid.unwrap_or(*uuid.as_bytes()),
             eui64: options.eui64,
             uuid,
+            anagrpid,
             device,
             info,
         };

@@ -26,11 +26,11 @@ fn identify(cns: u8, csi: u8, nsid: u32) -> Command {
     AdminCommand::Identify(identify).to_command(nsid)
 }
 
-fn ask(admin: &mut Host, world: &mut World, cns: u8, nsid: u32) -> Answer {
+pub(super) fn ask(admin: &mut Host, world: &mut World, cns: u8, nsid: u32) -> Answer {
     admin.fetch(world, identify(cns, 0, nsid), 4096)
 }
 
-fn log(admin: &mut Host, world: &mut World, lid: u8, offset: u64, len: u32) -> Answer {
+pub(super) fn log(admin: &mut Host, world: &mut World, lid: u8, offset: u64, len: u32) -> Answer {
     let page = GetLogPage {
         offset,
         ..GetLogPage::new(lid, len.into())
@@ -38,7 +38,7 @@ fn log(admin: &mut Host, world: &mut World, lid: u8, offset: u64, len: u32) -> A
     admin.fetch(world, AdminCommand::GetLogPage(page).to_command(0), len)
 }
 
-fn simple(opcode: u8, dword10: u32, dword11: u32) -> Command {
+pub(super) fn simple(opcode: u8, dword10: u32, dword11: u32) -> Command {
     Command {
         cdw10: dword10.into(),
         cdw11: dword11.into(),
@@ -46,7 +46,7 @@ fn simple(opcode: u8, dword10: u32, dword11: u32) -> Command {
     }
 }
 
-const SET: u8 = 0x09;
+pub(super) const SET: u8 = 0x09;
 const GET: u8 = 0x0a;
 
 fn code(admin: &mut Host, world: &mut World, command: Command) -> u16 {
@@ -191,6 +191,7 @@ fn identities_may_be_chosen() {
         nguid: Some([0xab; 16]),
         eui64: Some([0xcd; 8]),
         uuid: Some(uuid::Uuid::from_u128(0x1234)),
+        anagrpid: None,
     };
     let added = world
         .target

@@ -3,6 +3,7 @@
 //! type in the high byte, status code in the low one.
 
 mod admin;
+mod ana;
 mod authentication;
 mod commands;
 mod connect;

@@ -56,6 +56,7 @@ pub struct Plan {
     pub groups: usize,
     pub block_size: u32,
     pub blocks: u64,
+    pub ana_reporting: bool,
 }
 
 impl Default for Plan {
@@ -71,6 +72,7 @@ impl Default for Plan {
             groups: 2,
             block_size: 512,
             blocks: 16384,
+            ana_reporting: false,
         }
     }
 }
@@ -116,6 +118,7 @@ impl World {
             .expect("a transport");
         let mut subsystem = SubsystemOptions::new(NQN);
         subsystem.allow_any_host = true;
+        subsystem.ana_reporting = plan.ana_reporting;
         target.create_subsystem(subsystem).expect("a subsystem");
         let address = ListenAddress::parse("127.0.0.1", "0", None).expect("an address");
         let address = target.add_listener(NQN, address).expect("a listener");

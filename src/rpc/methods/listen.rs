@@ -3,10 +3,11 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::ana::read_state;
 use super::nvmf::{check_target, check_trtype};
 use super::{Answer, Method, Params, When};
 use crate::control::{System, TICK_RATE};
-use crate::nvmf::{ControllerInfo, DISCOVERY_NQN, GroupStats, ListenAddress, QpairInfo};
+use crate::nvmf::{Access, ControllerInfo, DISCOVERY_NQN, GroupStats, ListenAddress, QpairInfo};
 use crate::rpc::RpcError;
 
 /// This family's methods.
@@ -145,13 +146,10 @@ fn nvmf_subsystem_add_listener(system: &mut System, params: Params) -> Result<An
             "secure_channel: TLS is not supported; leave it out",
         ));
     }
-    if p.ana_state.is_some_and(|state| state != "optimized") {
-        return Err(RpcError::invalid_params(
-            "ana_state: every listener is optimized; leave it out",
-        ));
-    }
-    let at = p.listen_address.parse("listen_address")?;
-    system.target.add_listener(&full_nqn(p.nqn), at)?;
+    let access = p.ana_state.as_deref().map(read_state).transpose()?;
+    let (nqn, at) = (full_nqn(p.nqn), p.listen_address.parse("listen_address")?);
+    let access = access.unwrap_or_default();
+    system.target.add_listener_with(&nqn, at, access)?;
     Ok(true.into())
 }
 
@@ -189,8 +187,16 @@ impl OfSubsystem {
 fn nvmf_subsystem_get_listeners(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let nqn = OfSubsystem::nqn(params)?;
     let listeners = system.target.listeners(&nqn)?;
-    let shown = listeners.iter().map(|l| json!({"address": address(l)}));
-    Ok(shown.collect::<Vec<_>>().into())
+    let mut shown = Vec::new();
+    for listener in &listeners {
+        let mut told = json!({"address": address(listener)});
+        if let Some(access) = system.target.access(&nqn, *listener)? {
+            let state = |(group, access): (u32, Access)| json!({"ana_group": group, "ana_state": access.word()});
+            told["ana_states"] = access.into_iter().map(state).collect();
+        }
+        shown.push(told);
+    }
+    Ok(shown.into())
 }
 
 fn nvmf_subsystem_get_controllers(system: &mut System, params: Params) -> Result<Answer, RpcError> {

@@ -2,6 +2,7 @@
 //!
 //! One table a family. Whatever lists or describes methods reads the tables.
 
+mod ana;
 mod bdev;
 mod changing;
 mod config;
@@ -114,6 +115,7 @@ pub const FAMILIES: &[Family] = &[
     family("RAID volumes", raid::METHODS),
     family("Subsystems and namespaces", nvmf::METHODS),
     family("Listeners", listen::METHODS),
+    family("Access to groups of namespaces (ANA)", ana::METHODS),
     family("Hosts", hosts::METHODS),
     family("Discovery", discovery::METHODS),
 ];

@@ -403,7 +403,6 @@ struct CreateSubsystem {
 fn nvmf_create_subsystem(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: CreateSubsystem = params.read()?;
     check_target(p.tgt_name.as_deref())?;
-    absent("ana_reporting", p.ana_reporting)?;
     absent("passthrough", p.passthrough)?;
     absent("enable_nssr", p.enable_nssr)?;
     absent("admin_label", p.admin_label.is_some_and(|l| !l.is_empty()))?;
@@ -419,6 +418,7 @@ fn nvmf_create_subsystem(system: &mut System, params: Params) -> Result<Answer, 
         max_cntlid: p.max_cntlid.unwrap_or(defaults.max_cntlid),
         nqn: defaults.nqn,
         allow_duplicate_associations: defaults.allow_duplicate_associations,
+        ana_reporting: p.ana_reporting,
     })?;
     Ok(true.into())
 }
@@ -482,15 +482,14 @@ fn subsystem(info: &SubsystemInfo) -> Value {
         put("max_cntlid", o.max_cntlid.into());
         put("dmrsl", 0.into());
         put("wzsl", 0.into());
-        put(
-            "namespaces",
-            info.namespaces.iter().map(namespace).collect(),
-        );
+        let namespaces = info.namespaces.iter();
+        let namespaces = namespaces.map(|n| namespace(n, o.ana_reporting));
+        put("namespaces", namespaces.collect());
     }
     object.into()
 }
 
-fn namespace(info: &NamespaceInfo) -> Value {
+fn namespace(info: &NamespaceInfo, ana_reporting: bool) -> Value {
     let mut object = Map::new();
     let mut put = |key: &str, value: Value| {
         object.insert(key.to_owned(), value);
@@ -503,6 +502,9 @@ fn namespace(info: &NamespaceInfo) -> Value {
         put("eui64", hex(eui64).into());
     }
     put("uuid", info.uuid.to_string().into());
+    if ana_reporting {
+        put("anagrpid", info.anagrpid.into());
+    }
     object.into()
 }
 
@@ -535,7 +537,6 @@ fn nvmf_subsystem_add_ns(system: &mut System, params: Params) -> Result<Answer, 
     check_target(p.tgt_name.as_deref())?;
     let n = p.namespace;
     absent("namespace.ptpl_file", n.ptpl_file.is_some())?;
-    absent("namespace.anagrpid", n.anagrpid.unwrap_or(0) != 0)?;
     absent("namespace.no_auto_visible", n.no_auto_visible)?;
     absent("namespace.hide_metadata", n.hide_metadata)?;
     let bdev = system.devices.find(&n.bdev_name).map_err(|error| {
@@ -549,6 +550,8 @@ fn nvmf_subsystem_add_ns(system: &mut System, params: Params) -> Result<Answer, 
         nguid: n.nguid.map(|t| unhex("namespace.nguid", &t)).transpose()?,
         eui64: n.eui64.map(|t| unhex("namespace.eui64", &t)).transpose()?,
         uuid: n.uuid,
+        // Likewise for the group of that number.
+        anagrpid: n.anagrpid.filter(|&group| group != 0),
     };
     let registry = &mut system.devices.registry;
     let nsid = system.target.add_namespace(registry, &p.nqn, options)?;
@@ -821,12 +824,6 @@ mod tests {
                 json!({"nqn": NQN, "serial_number": "x".repeat(21)}),
                 -32602,
                 "serial_number",
-            ),
-            (
-                "nvmf_create_subsystem",
-                json!({"nqn": NQN, "ana_reporting": true}),
-                -32602,
-                "ana_reporting",
             ),
             (
                 "nvmf_create_subsystem",

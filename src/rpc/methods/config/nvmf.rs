@@ -6,7 +6,7 @@ use serde_json::{Map, json};
 use super::Call;
 use crate::control::System;
 use crate::nvmf::{
-    Algorithms, HostInfo, NamespaceInfo, SubsystemInfo, SubsystemKind, TransportInfo,
+    Access, Algorithms, HostInfo, NamespaceInfo, SubsystemInfo, SubsystemKind, TransportInfo,
 };
 use crate::rpc::methods::discovery::referral;
 use crate::rpc::methods::hosts::put_keys;
@@ -73,6 +73,7 @@ fn subsystem(info: &SubsystemInfo) -> Vec<Call> {
             "max_namespaces": o.max_namespaces,
             "min_cntlid": o.min_cntlid,
             "max_cntlid": o.max_cntlid,
+            "ana_reporting": o.ana_reporting,
         }),
     )];
     calls.extend(info.hosts.iter().map(|info| host(&o.nqn, info)));
@@ -99,6 +100,9 @@ fn namespace(nqn: &str, info: &NamespaceInfo) -> Call {
     if let Some(eui64) = &info.eui64 {
         namespace["eui64"] = hex(eui64).into();
     }
+    if info.anagrpid != info.nsid {
+        namespace["anagrpid"] = info.anagrpid.into();
+    }
     Call::new(
         "nvmf_subsystem_add_ns",
         json!({"nqn": nqn, "namespace": namespace}),
@@ -107,11 +111,23 @@ fn namespace(nqn: &str, info: &NamespaceInfo) -> Call {
 
 fn listeners(info: &SubsystemInfo) -> Vec<Call> {
     let nqn = &info.options.nqn;
-    let one = |at| {
-        Call::new(
-            "nvmf_subsystem_add_listener",
-            json!({"nqn": nqn, "listen_address": address(at)}),
-        )
-    };
-    info.listen_addresses.iter().map(one).collect()
+    let mut calls = Vec::new();
+    for at in &info.listen_addresses {
+        let reach = info.reaches.get(at).cloned().unwrap_or_default();
+        let mut params = json!({"nqn": nqn, "listen_address": address(at)});
+        if reach.most() != Access::Optimized {
+            params["ana_state"] = reach.most().word().into();
+        }
+        calls.push(Call::new("nvmf_subsystem_add_listener", params));
+        calls.extend(reach.exceptions().map(|(group, access)| {
+            Call::new(
+                "nvmf_subsystem_listener_set_ana_state",
+                json!({
+                    "nqn": nqn, "listen_address": address(at), "ana_state": access.word(),
+                    "anagrpid": group,
+                }),
+            )
+        }));
+    }
+    calls
 }

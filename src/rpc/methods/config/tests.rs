@@ -178,7 +178,7 @@ fn everything(traddr: &str) -> Vec<(&'static str, Value)> {
             "nvmf_create_subsystem",
             json!({
                 "nqn": NQN, "serial_number": "S1", "model_number": "M1", "max_namespaces": 7,
-                "min_cntlid": 3, "max_cntlid": 30,
+                "min_cntlid": 3, "max_cntlid": 30, "ana_reporting": true,
             }),
         ),
         ("nvmf_subsystem_add_host", json!({"nqn": NQN, "host": HOST})),
@@ -186,7 +186,7 @@ fn everything(traddr: &str) -> Vec<(&'static str, Value)> {
             "nvmf_subsystem_add_ns",
             json!({"nqn": NQN, "namespace": {
                 "bdev_name": "a", "nsid": 3, "eui64": "0123456789abcdef",
-                "nguid": "0123456789abcdef0123456789abcdef",
+                "nguid": "0123456789abcdef0123456789abcdef", "anagrpid": 6,
             }}),
         ),
         (
