@@ -348,6 +348,7 @@ impl Controller {
                     view: &self.grant.view,
                     options: &self.options,
                     cntlid: self.grant.cntlid,
+                    retry_delays: self.grant.retry_delays,
                 };
                 let nsid = command.nsid.get();
                 subject.answer(&identify, nsid).map(Done::Data)

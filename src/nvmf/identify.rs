@@ -39,6 +39,8 @@ pub struct Subject<'a> {
     pub options: &'a TransportOptions,
     /// The controller.
     pub cntlid: u16,
+    /// CRDT1 to CRDT3, in units of 100 ms.
+    pub retry_delays: [u16; 3],
 }
 
 impl Subject<'_> {
@@ -115,6 +117,7 @@ impl Subject<'_> {
             return id;
         }
         id.cntrltype = ControllerType::Io.code();
+        [id.crdt1, id.crdt2, id.crdt3] = self.retry_delays.map(Into::into);
         id.cmic =
             IdentifyController::CMIC_MULTIPLE_PORTS | IdentifyController::CMIC_MULTIPLE_CONTROLLERS;
         id.oaes = IdentifyController::OAES_NAMESPACE_ATTRIBUTE.into();

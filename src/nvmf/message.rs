@@ -150,6 +150,8 @@ pub struct AdminGrant {
     pub hostnqn: Nqn,
     /// The host's identifier.
     pub hostid: [u8; 16],
+    /// How long the host is to wait before it repeats a command, three choices in units of 100 ms.
+    pub retry_delays: [u16; 3],
     /// Whether the host has to prove who it is.
     pub authenticate: bool,
 }

@@ -1,5 +1,8 @@
 //! Namespaces: which device a subsystem exports under which number and identity.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::ana::Access;
@@ -21,6 +24,8 @@ pub struct NamespaceOptions {
     pub uuid: Option<Uuid>,
     /// Its ANA group, 1 to the subsystem's `max_namespaces`; absent for that of its own number.
     pub anagrpid: Option<u32>,
+    /// It is there for those hosts only that are named later.
+    pub no_auto_visible: bool,
 }
 
 /// A namespace as `nvmf_get_subsystems` shows it.
@@ -38,6 +43,8 @@ pub struct NamespaceInfo {
     pub uuid: Uuid,
     /// Its ANA group.
     pub anagrpid: u32,
+    /// The hosts that it is there for, by NQN; `None` for all.
+    pub hosts: Option<Arc<BTreeSet<String>>>,
 }
 
 /// A namespace, as the control side keeps it.
@@ -53,6 +60,8 @@ pub struct Namespace {
     pub uuid: Uuid,
     /// Its ANA group.
     pub anagrpid: u32,
+    /// The hosts that it is there for, by NQN; `None` for all.
+    pub hosts: Option<Arc<BTreeSet<String>>>,
     /// Where its device is on the poll groups.
     pub device: DeviceId,
     /// What its device is.
@@ -69,6 +78,7 @@ impl Namespace {
             eui64: self.eui64,
             uuid: self.uuid,
             anagrpid: self.anagrpid,
+            hosts: self.hosts.clone(),
         }
     }
 
@@ -83,6 +93,7 @@ impl Namespace {
             uuid: self.uuid,
             group: self.anagrpid,
             access: Access::default(),
+            hosts: self.hosts.clone(),
         }
     }
 }

@@ -38,6 +38,10 @@ impl Perspective {
         whole: &SubsystemView,
         namespace: &Arc<NamespaceView>,
     ) -> Option<Arc<NamespaceView>> {
+        let hosts = namespace.hosts.as_ref();
+        if hosts.is_some_and(|hosts| !hosts.contains(self.hostnqn.as_str())) {
+            return None;
+        }
         let reaches = whole.reaches.as_ref();
         let access = reaches.map(|reaches| reaches.of(self.local, namespace.group));
         let access = access.unwrap_or_default();

@@ -86,6 +86,7 @@ pub struct Target {
     discovery_view: Arc<DiscoveryView>,
     referrals: Vec<Referral>,
     associations: Associations,
+    retry_delays: [u16; 3],
     authentication: Algorithms,
     authenticator: Authenticator,
     devices: Devices,
@@ -148,6 +149,7 @@ impl Target {
             discovery_view: Arc::default(),
             referrals: Vec::new(),
             associations: Associations::default(),
+            retry_delays: [0; 3],
             authentication: Algorithms::default(),
             authenticator: Authenticator::default(),
             devices: Devices::default(),
@@ -331,6 +333,17 @@ impl Target {
         }
         self.setup.subsystems = most;
         Ok(())
+    }
+
+    /// How long hosts are told to wait before they repeat a command: three choices, in units of
+    /// 100 ms.
+    pub fn retry_delays(&self) -> [u16; 3] {
+        self.retry_delays
+    }
+
+    /// Sets how long hosts that connect from now on are told to wait before they repeat a command.
+    pub fn set_retry_delays(&mut self, delays: [u16; 3]) {
+        self.retry_delays = delays;
     }
 
     /// All subsystems: discovery first, then by name.

@@ -1,5 +1,6 @@
 //! What a poll group knows of subsystems: immutable snapshots that the control side makes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -40,14 +41,18 @@ pub struct NamespaceView {
     pub group: u32,
     /// How that is reached; optimized as long as nobody looks at it.
     pub access: Access,
+    /// The hosts that it is there for, by NQN; `None` for all.
+    pub hosts: Option<Arc<BTreeSet<String>>>,
 }
 
 impl NamespaceView {
-    /// Whether it is what it was before, as Identify tells it. How it is reached is told otherwise.
+    /// Whether it is what it was before, as Identify tells it. How it is reached is told otherwise,
+    /// and who else sees it is not told at all.
     fn is_still(&self, before: &Self) -> bool {
         let before = Self {
             group: self.group,
             access: self.access,
+            hosts: self.hosts.clone(),
             ..before.clone()
         };
         *self == before

@@ -114,6 +114,7 @@ impl Target {
                     discovery: self.discovery_view.clone(),
                     hostnqn,
                     hostid,
+                    retry_delays: self.retry_delays,
                     authenticate: terms.authenticate,
                 })
             }

@@ -1,7 +1,9 @@
 //! Namespaces that come and go.
 
+use std::sync::Arc;
+
 use super::devices::Closing;
-use super::{Target, missing};
+use super::{Target, missing, parse_nqn};
 use crate::bdev::Registry;
 use crate::nvmf::error::TargetError;
 use crate::nvmf::namespace::{Namespace, NamespaceOptions};
@@ -43,6 +45,7 @@ impl Target {
             eui64: options.eui64,
             uuid,
             anagrpid,
+            hosts: options.no_auto_visible.then(Arc::default),
             device,
             info,
         };
@@ -80,5 +83,38 @@ impl Target {
             }
         }
         self.settle(registry, going)
+    }
+
+    /// Lets a host see a namespace, or no longer: for others it is not there. Connected hosts are
+    /// told. Asking for what is so already is no error.
+    ///
+    /// # Errors
+    /// [`TargetError::NotFound`]; [`TargetError::Invalid`]: a malformed NQN, a namespace that every
+    /// host sees.
+    pub fn set_visible(
+        &mut self,
+        nqn: &str,
+        nsid: u32,
+        hostnqn: &str,
+        visible: bool,
+    ) -> Result<(), TargetError> {
+        let host = parse_nqn("host", hostnqn)?;
+        let subsystem = self.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
+        let namespace = subsystem.namespaces.get_mut(&nsid);
+        let namespace =
+            namespace.ok_or_else(|| TargetError::NotFound(format!("namespace {nsid} of {nqn}")))?;
+        let hosts = namespace.hosts.as_mut().ok_or_else(|| {
+            TargetError::Invalid(format!(
+                "every host sees namespace {nsid} of {nqn}; add it with no_auto_visible: true"
+            ))
+        })?;
+        let hosts = Arc::make_mut(hosts);
+        if visible {
+            hosts.insert(host.as_str().to_owned());
+        } else {
+            hosts.remove(host.as_str());
+        }
+        self.publish_by_name(nqn);
+        Ok(())
     }
 }

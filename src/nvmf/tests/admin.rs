@@ -101,6 +101,20 @@ fn a_linux_host_finds_what_it_insists_on() {
 }
 
 #[test]
+fn hosts_are_told_how_long_to_wait_before_they_repeat_a_command() {
+    let mut world = World::new();
+    let delays = |world: &mut World| {
+        let (mut admin, _) = Host::admin(world);
+        let answer = ask(&mut admin, world, 0x01, 0);
+        let id = IdentifyController::read_from_bytes(&answer.data).expect("4096 bytes");
+        [id.crdt1, id.crdt2, id.crdt3].map(|delay| delay.get())
+    };
+    assert_eq!(delays(&mut world), [0, 0, 0]);
+    world.target.set_retry_delays([1, 20, 300]);
+    assert_eq!(delays(&mut world), [1, 20, 300]);
+}
+
+#[test]
 fn namespaces_are_described_as_their_devices_are() {
     let mut world = World::new();
     let raid = Puppet::new("Raid0", 60_000, |info| {
@@ -191,7 +205,7 @@ fn identities_may_be_chosen() {
         nguid: Some([0xab; 16]),
         eui64: Some([0xcd; 8]),
         uuid: Some(uuid::Uuid::from_u128(0x1234)),
-        anagrpid: None,
+        ..NamespaceOptions::default()
     };
     let added = world
         .target

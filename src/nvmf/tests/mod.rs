@@ -20,4 +20,5 @@ mod lifetime;
 mod pipe;
 mod pressure;
 mod takeover;
+mod visibility;
 mod world;

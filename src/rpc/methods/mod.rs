@@ -18,6 +18,7 @@ mod nvme;
 mod nvmf;
 mod raid;
 mod reactors;
+mod visibility;
 
 use std::fmt::Debug;
 use std::time::Instant;
@@ -116,6 +117,7 @@ pub const FAMILIES: &[Family] = &[
     family("Subsystems and namespaces", nvmf::METHODS),
     family("Listeners", listen::METHODS),
     family("Access to groups of namespaces (ANA)", ana::METHODS),
+    family("Namespaces that some hosts see", visibility::METHODS),
     family("Hosts", hosts::METHODS),
     family("Discovery", discovery::METHODS),
 ];

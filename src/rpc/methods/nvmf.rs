@@ -42,6 +42,14 @@ pub const METHODS: &[Method] = &[
         run: nvmf_set_config,
     },
     Method {
+        name: "nvmf_set_crdt",
+        aliases: &[],
+        when: When::Startup,
+        params: &["crdt1?", "crdt2?", "crdt3?"],
+        help: "Sets how long hosts wait before they repeat a command, in units of 100 ms",
+        run: nvmf_set_crdt,
+    },
+    Method {
         name: "nvmf_create_transport",
         aliases: &[],
         when: When::Runtime,
@@ -263,6 +271,23 @@ fn nvmf_set_config(system: &mut System, params: Params) -> Result<Answer, RpcErr
         algorithms.groups = words.read("dhchap_dhgroups", DhGroup::ALL, DhGroup::word)?;
     }
     system.target.set_authentication(algorithms)?;
+    Ok(true.into())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetCrdt {
+    #[serde(default)]
+    crdt1: u16,
+    #[serde(default)]
+    crdt2: u16,
+    #[serde(default)]
+    crdt3: u16,
+}
+
+fn nvmf_set_crdt(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: SetCrdt = params.read()?;
+    system.target.set_retry_delays([p.crdt1, p.crdt2, p.crdt3]);
     Ok(true.into())
 }
 
@@ -505,6 +530,10 @@ fn namespace(info: &NamespaceInfo, ana_reporting: bool) -> Value {
     if ana_reporting {
         put("anagrpid", info.anagrpid.into());
     }
+    if let Some(hosts) = &info.hosts {
+        put("no_auto_visible", true.into());
+        put("hosts", hosts.iter().cloned().collect());
+    }
     object.into()
 }
 
@@ -537,7 +566,6 @@ fn nvmf_subsystem_add_ns(system: &mut System, params: Params) -> Result<Answer, 
     check_target(p.tgt_name.as_deref())?;
     let n = p.namespace;
     absent("namespace.ptpl_file", n.ptpl_file.is_some())?;
-    absent("namespace.no_auto_visible", n.no_auto_visible)?;
     absent("namespace.hide_metadata", n.hide_metadata)?;
     let bdev = system.devices.find(&n.bdev_name).map_err(|error| {
         let reason = waits(system, &n.bdev_name).unwrap_or_else(|| error.to_string());
@@ -552,6 +580,7 @@ fn nvmf_subsystem_add_ns(system: &mut System, params: Params) -> Result<Answer, 
         uuid: n.uuid,
         // Likewise for the group of that number.
         anagrpid: n.anagrpid.filter(|&group| group != 0),
+        no_auto_visible: n.no_auto_visible,
     };
     let registry = &mut system.devices.registry;
     let nsid = system.target.add_namespace(registry, &p.nqn, options)?;

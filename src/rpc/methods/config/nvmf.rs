@@ -20,6 +20,11 @@ pub(super) fn calls(system: &System) -> Vec<Call> {
         json!({"max_subsystems": target.max_subsystems()}),
     )];
     calls.push(authentication(target.authentication()));
+    let [crdt1, crdt2, crdt3] = target.retry_delays();
+    calls.push(Call::new(
+        "nvmf_set_crdt",
+        json!({"crdt1": crdt1, "crdt2": crdt2, "crdt3": crdt3}),
+    ));
     calls.extend(target.transports().iter().map(transport));
     let referrals = target.referrals().iter().map(referral);
     calls.extend(referrals.map(|r| Call::new("nvmf_discovery_add_referral", r)));
@@ -77,9 +82,20 @@ fn subsystem(info: &SubsystemInfo) -> Vec<Call> {
         }),
     )];
     calls.extend(info.hosts.iter().map(|info| host(&o.nqn, info)));
-    let namespaces = info.namespaces.iter();
-    calls.extend(namespaces.map(|n| namespace(&o.nqn, n)));
+    for namespace in &info.namespaces {
+        calls.push(self::namespace(&o.nqn, namespace));
+        calls.extend(visible(&o.nqn, namespace));
+    }
     calls
+}
+
+/// The hosts that see a namespace, where not every host does.
+fn visible(nqn: &str, info: &NamespaceInfo) -> impl Iterator<Item = Call> {
+    let hosts = info.hosts.iter().flat_map(|hosts| hosts.iter());
+    hosts.map(move |host| {
+        let params = json!({"nqn": nqn, "nsid": info.nsid, "host": host});
+        Call::new("nvmf_ns_add_host", params)
+    })
 }
 
 fn host(nqn: &str, info: &HostInfo) -> Call {
@@ -102,6 +118,9 @@ fn namespace(nqn: &str, info: &NamespaceInfo) -> Call {
     }
     if info.anagrpid != info.nsid {
         namespace["anagrpid"] = info.anagrpid.into();
+    }
+    if info.hosts.is_some() {
+        namespace["no_auto_visible"] = true.into();
     }
     Call::new(
         "nvmf_subsystem_add_ns",

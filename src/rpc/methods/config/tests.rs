@@ -190,6 +190,14 @@ fn everything(traddr: &str) -> Vec<(&'static str, Value)> {
             }}),
         ),
         (
+            "nvmf_subsystem_add_ns",
+            json!({"nqn": NQN, "namespace": {"bdev_name": "m", "nsid": 5, "no_auto_visible": true}}),
+        ),
+        (
+            "nvmf_ns_add_host",
+            json!({"nqn": NQN, "nsid": 5, "host": HOST}),
+        ),
+        (
             "nvmf_create_subsystem",
             json!({"nqn": format!("{NQN}b"), "allow_any_host": true}),
         ),
@@ -284,6 +292,93 @@ fn options_of_the_start_are_in_the_configuration() {
         json!({"max_subsystems": 3}),
     );
     assert_eq!(late.unwrap_err().code, -1);
+}
+
+#[test]
+fn delays_are_set_before_the_start_and_kept() {
+    let mut first = starting();
+    let delays = json!({"crdt1": 10, "crdt2": 200, "crdt3": 65_535});
+    call_now(&mut first, "nvmf_set_crdt", json!({"crdt2": 7})).unwrap();
+    assert_eq!(first.target.retry_delays(), [0, 7, 0]);
+    call_now(&mut first, "nvmf_set_crdt", delays.clone()).unwrap();
+    first.finish_startup();
+    let config = saved(&mut first);
+    let nvmf = config.last().unwrap().as_array().unwrap();
+    let names = nvmf.iter().map(|call| call["method"].as_str().unwrap());
+    // As SPDK orders them.
+    let expected = [
+        "nvmf_set_max_subsystems",
+        "nvmf_set_config",
+        "nvmf_set_crdt",
+    ];
+    assert_eq!(names.take(3).collect::<Vec<_>>(), expected);
+    assert_eq!(nvmf[2]["params"], delays);
+    let mut second = starting();
+    load(&mut second, &config);
+    assert_eq!(second.target.retry_delays(), [10, 200, 65_535]);
+    second.finish_startup();
+    assert_eq!(saved(&mut second), config);
+    let late = call_now(&mut second, "nvmf_set_crdt", delays);
+    assert_eq!(late.unwrap_err().code, -1);
+}
+
+/// How listeners reach groups is told where it is not the default: with the listener, so that no
+/// host ever sees it otherwise, and then for the groups that are exceptions.
+#[test]
+fn ways_to_groups_are_kept() {
+    let mut first = system();
+    made(
+        &mut first,
+        &[
+            ("nvmf_create_transport", json!({"trtype": "TCP"})),
+            (
+                "nvmf_create_subsystem",
+                json!({"nqn": NQN, "ana_reporting": true}),
+            ),
+        ],
+    );
+    let listener = |traddr: &str, trsvcid: &str| json!({"trtype": "TCP", "adrfam": "IPv4", "traddr": traddr, "trsvcid": trsvcid});
+    for traddr in ["127.0.0.44", "127.0.0.45"] {
+        let added = json!({"nqn": NQN, "listen_address": listener(traddr, "0")});
+        made(&mut first, &[("nvmf_subsystem_add_listener", added)]);
+    }
+    let listeners = call_now(
+        &mut first,
+        "nvmf_subsystem_get_listeners",
+        json!({"nqn": NQN}),
+    );
+    let second_at = listeners.unwrap()[1]["address"].clone();
+    let set = |state: &str, group: Value| {
+        let params = json!({
+            "nqn": NQN, "listen_address": second_at, "ana_state": state, "anagrpid": group,
+        });
+        ("nvmf_subsystem_listener_set_ana_state", params)
+    };
+    let exception = set("optimized", json!(7));
+    made(
+        &mut first,
+        &[
+            set("inaccessible", json!(0)),
+            exception.clone(),
+            set("inaccessible", json!(8)),
+        ],
+    );
+    let config = saved(&mut first);
+    drop(first);
+    let nvmf = config.last().unwrap().as_array().unwrap();
+    let last: Vec<Value> = nvmf[nvmf.len() - 2..].to_vec();
+    let added = json!({"nqn": NQN, "listen_address": second_at, "ana_state": "inaccessible"});
+    let expected = [
+        json!({"method": "nvmf_subsystem_add_listener", "params": added}),
+        json!({"method": exception.0, "params": exception.1}),
+    ];
+    assert_eq!(last, expected);
+    let before = nvmf[nvmf.len() - 3].clone();
+    assert_eq!(before["method"], "nvmf_subsystem_add_listener");
+    assert!(before["params"].get("ana_state").is_none());
+    let mut second = system();
+    load(&mut second, &config);
+    assert_eq!(saved(&mut second), config);
 }
 
 /// The names of keys and the paths of their files are saved, and nothing of what is in them.
