@@ -33,6 +33,13 @@ impl AsyncEvent {
     /// The discovery log changed: read it again.
     pub const DISCOVERY_LOG_CHANGE: Self = Self::notice(0xf0, LogPageId::Discovery);
 
+    /// There is a reservation notification: read that page.
+    pub const RESERVATION_NOTIFICATION: Self = Self {
+        kind: EventType::IoCommandSet.code(),
+        information: 0x00,
+        log_page: LogPageId::ReservationNotification.code(),
+    };
+
     const fn notice(information: u8, log_page: LogPageId) -> Self {
         Self {
             kind: EventType::Notice.code(),
@@ -67,6 +74,7 @@ mod tests {
         assert_eq!(AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED.dword(), 0x0004_0002);
         assert_eq!(AsyncEvent::ANA_CHANGE.dword(), 0x000c_0302);
         assert_eq!(AsyncEvent::DISCOVERY_LOG_CHANGE.dword(), 0x0070_f002);
+        assert_eq!(AsyncEvent::RESERVATION_NOTIFICATION.dword(), 0x0080_0006);
         assert_eq!(
             AsyncEvent::from_dword(0x0070_f002),
             AsyncEvent::DISCOVERY_LOG_CHANGE

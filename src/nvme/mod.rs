@@ -14,6 +14,7 @@
 //! | [`command`], [`completion`], [`status`], [`opcode`], [`sgl`] | queue entries and what they are made of |
 //! | [`admin`], [`io`], [`dsm`], [`fabrics`] | typed reading and building of each kind of command |
 //! | [`identify`], [`log_page`], [`feature`], [`event`], [`property`] | what a controller says about itself |
+//! | [`reservation`] | reservations: commands, reports, notifications |
 //! | [`nqn`] | qualified names |
 //! | [`dhchap`] | how hosts and controllers prove who they are |
 //! | [`tcp`] | the PDUs of NVMe/TCP, their digests and their framing |
@@ -36,6 +37,7 @@ pub mod log_page;
 pub mod nqn;
 pub mod opcode;
 pub mod property;
+pub mod reservation;
 pub mod sgl;
 pub mod status;
 pub mod tcp;

@@ -9,6 +9,7 @@ use crate::memory::Cuts;
 use crate::nvme::command::{DataTransfer, Fuse};
 use crate::nvme::dsm::DsmRange;
 use crate::nvme::io::{BlockRange, IoCommand};
+use crate::nvme::reservation::CommandGroup;
 use crate::nvme::{Command, NSID_ALL, Sgl, Status};
 
 /// What a command does with the blocks of its namespace.
@@ -47,6 +48,8 @@ pub struct Work {
     pub range: BlockRange,
     /// How many ranges are in the payload of `Deallocate`.
     pub ranges: u16,
+    /// What a reservation may have against it.
+    pub command_group: CommandGroup,
     /// Bytes that the host sends.
     pub from_host: u32,
     /// Bytes that the host gets.
@@ -199,6 +202,10 @@ pub fn examine<'v>(
         ranges: match parsed {
             IoCommand::DatasetManagement(dsm) => dsm.ranges,
             _ => 0,
+        },
+        command_group: match parsed {
+            IoCommand::Read { .. } | IoCommand::Compare { .. } => CommandGroup::Read,
+            _ => CommandGroup::Write,
         },
         fuse,
     };

@@ -12,7 +12,8 @@ use super::events::{Events, Notice, Told, TooMany};
 use super::feature::{DISCOVERY_FEATURES, Features, IO_FEATURES, Value, data_from_host};
 use super::identify::{KEEP_ALIVE_GRANULARITY, Subject};
 use super::log_page::{self, DISCOVERY_PAGES, IO_PAGES};
-use super::message::AdminGrant;
+use super::message::{AdminGrant, ReservationNotice};
+use super::reservation::{NotificationLog, Wish};
 use super::subsystem::SubsystemKind;
 use super::tcp::SlotId;
 use super::transport::TransportOptions;
@@ -26,7 +27,8 @@ use crate::nvme::property::{
     Capabilities, Configuration, ControllerStatus, Property, PropertySize, ReadyTimeouts,
     ShutdownNotification, ShutdownStatus, Version,
 };
-use crate::nvme::{Command, Fuse, Status};
+use crate::nvme::reservation::NotificationType;
+use crate::nvme::{Command, Fuse, NSID_ALL, Status};
 
 /// CAP.TO and CRTO: how long a controller may take to become ready, in units of 500 ms. It takes
 /// no time at all.
@@ -39,6 +41,9 @@ pub struct Effects {
     pub answers: Vec<Answer>,
     /// The controller was enabled or disabled.
     pub enabled: Option<bool>,
+    /// What the control side is to be asked, or told, of the reservation of a namespace: for a
+    /// command that is answered then.
+    pub reservations: Vec<(SlotId, u32, Wish)>,
 }
 
 /// The answer to one admin command.
@@ -96,6 +101,7 @@ pub struct Controller {
     changed_namespaces: BTreeSet<u32>,
     /// How often has changed how namespaces are reached.
     access: Changes,
+    notifications: NotificationLog,
     keep_alive: Duration,
     /// When the host was last heard.
     heard: Instant,
@@ -120,6 +126,7 @@ impl Controller {
             events: Events::default(),
             changed_namespaces: BTreeSet::new(),
             access: Changes::default(),
+            notifications: NotificationLog::default(),
             keep_alive: keep_alive(kato_ms),
             heard: now,
         }
@@ -330,6 +337,7 @@ impl Controller {
         self.features = Features::new(self.grant.hostid);
         self.changed_namespaces.clear();
         self.access = Changes::default();
+        self.notifications = NotificationLog::default();
     }
 
     fn admin(
@@ -354,6 +362,12 @@ impl Controller {
                 subject.answer(&identify, nsid).map(Done::Data)
             }
             AdminCommand::GetLogPage(page) => self.log_page(&page, effects).map(Done::Data),
+            AdminCommand::SetFeatures(SetFeatures { fid, .. })
+            | AdminCommand::GetFeatures(GetFeatures { fid, .. })
+                if !discovery && is_of_reservations(fid) =>
+            {
+                self.reservation_feature(slot, command, effects)
+            }
             AdminCommand::SetFeatures(set) => self.set_feature(&set, data, now).map(Done::Result),
             AdminCommand::GetFeatures(get) => self.get_feature(&get, now),
             AdminCommand::KeepAlive => Ok(Done::Result(0)),
@@ -409,9 +423,7 @@ impl Controller {
                 let groups_only = page.lsp & AnaGroup::LSP_GROUPS_ONLY != 0;
                 self.access.log(&self.grant.view, groups_only)
             }
-            LogPageId::ReservationNotification => {
-                return Err(Status::INVALID_LOG_PAGE.with_do_not_retry());
-            }
+            LogPageId::ReservationNotification => self.notifications.page(),
         };
         let portion = portion(&content, page.offset, page.len);
         let portion = portion.ok_or(Status::INVALID_FIELD.with_do_not_retry())?;
@@ -425,6 +437,14 @@ impl Controller {
                 }
                 LogPageId::Ana => self.events.read(Notice::Access),
                 LogPageId::Discovery => self.events.read(Notice::DiscoveryLog),
+                LogPageId::ReservationNotification => {
+                    let told = self.events.read(Notice::Reservation);
+                    effects.answers.extend(told.map(Answer::told));
+                    match self.notifications.read() {
+                        true => self.events.happened(Notice::Reservation),
+                        false => None,
+                    }
+                }
                 _ => None,
             };
             effects.answers.extend(told.map(Answer::told));
@@ -478,6 +498,65 @@ impl Controller {
         })
     }
 
+    /// Features 82h and 83h, which are of a namespace.
+    fn reservation_feature(
+        &mut self,
+        slot: SlotId,
+        command: &Command,
+        effects: &mut Effects,
+    ) -> Result<Done, Status> {
+        let nsid = command.nsid.get();
+        let known = self.grant.view.namespace(nsid).is_some();
+        let invalid_field = Status::INVALID_FIELD.with_do_not_retry();
+        let parsed = AdminCommand::parse(command)?;
+        let set = match parsed {
+            AdminCommand::SetFeatures(set) if set.save => {
+                return Err(Status::FEATURE_NOT_SAVEABLE.with_do_not_retry());
+            }
+            AdminCommand::SetFeatures(set) => Some(set.value),
+            // There is no such thing as the value of all namespaces.
+            _ if nsid == NSID_ALL => return Err(invalid_field),
+            _ => None,
+        };
+        if !known && nsid != NSID_ALL {
+            return Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry());
+        }
+        let mask = command.cdw10.get() & 0xff == FeatureId::ReservationNotificationMask as u32;
+        match set {
+            None if mask => Ok(Done::Result(self.notifications.mask(nsid).into())),
+            Some(value) if mask => {
+                if value & !NotificationType::MASKS != 0 {
+                    return Err(invalid_field);
+                }
+                let named = self.grant.view.active().map(|n| n.nsid);
+                let named = named.filter(|&n| nsid == NSID_ALL || n == nsid);
+                for nsid in named {
+                    self.notifications.set_mask(nsid, value);
+                }
+                Ok(Done::Result(0))
+            }
+            Some(value) if value > 1 => Err(invalid_field),
+            set => {
+                let wish = set.map_or(Wish::Persistence, |v| Wish::SetPersistence(v == 1));
+                effects.reservations.push((slot, nsid, wish));
+                Ok(Done::Kept)
+            }
+        }
+    }
+
+    /// Something has happened to a reservation.
+    pub fn notice_reservation(&mut self, notice: &ReservationNotice) -> Effects {
+        let mut effects = Effects::default();
+        if notice.hosts.contains(&self.grant.hostid)
+            && self.configuration.enabled()
+            && self.notifications.note(notice.nsid, notice.kind)
+        {
+            let told = self.events.happened(Notice::Reservation);
+            effects.answers.extend(told.map(Answer::told));
+        }
+        effects
+    }
+
     /// Dword 0 of Number of Queues: as many as there may be, whatever the host asks for.
     fn queues(&self) -> u32 {
         let count = self.options.max_io_qpairs_per_ctrlr;
@@ -493,6 +572,10 @@ impl Controller {
         let before = std::mem::replace(&mut self.grant.view, view);
         let changed = self.grant.view.changed_since(&before);
         let mut effects = Effects::default();
+        let gone = |nsid: &&u32| self.grant.view.namespace(**nsid).is_none();
+        for nsid in changed.iter().filter(gone) {
+            self.notifications.forget(*nsid);
+        }
         if !changed.is_empty() {
             self.changed_namespaces.extend(changed);
             let told = self.events.happened(Notice::Namespaces);
@@ -519,6 +602,14 @@ impl Controller {
         }
         effects
     }
+}
+
+/// Whether a feature is of a namespace's reservation.
+fn is_of_reservations(fid: u8) -> bool {
+    matches!(
+        FeatureId::from_code(fid),
+        Some(FeatureId::ReservationNotificationMask | FeatureId::ReservationPersistence)
+    )
 }
 
 /// A keep-alive timeout, rounded up to what Identify says the timer can do.

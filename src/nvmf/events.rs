@@ -17,15 +17,18 @@ pub enum Notice {
     Access,
     /// The discovery log changed.
     DiscoveryLog,
+    /// There is a reservation notification. Hosts mask these by namespace, elsewhere.
+    Reservation,
 }
 
 impl Notice {
-    /// The bit of Asynchronous Event Configuration that asks for it.
+    /// The bit of Asynchronous Event Configuration that asks for it; 0 where it need not be asked for.
     pub fn configuration_bit(self) -> u32 {
         match self {
             Self::Namespaces => AsyncEventConfiguration::NAMESPACE_ATTRIBUTE,
             Self::Access => AsyncEventConfiguration::ANA_CHANGE,
             Self::DiscoveryLog => AsyncEventConfiguration::DISCOVERY_LOG_CHANGE,
+            Self::Reservation => 0,
         }
     }
 
@@ -34,6 +37,7 @@ impl Notice {
             Self::Namespaces => AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED,
             Self::Access => AsyncEvent::ANA_CHANGE,
             Self::DiscoveryLog => AsyncEvent::DISCOVERY_LOG_CHANGE,
+            Self::Reservation => AsyncEvent::RESERVATION_NOTIFICATION,
         }
     }
 }

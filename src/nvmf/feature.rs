@@ -24,6 +24,8 @@ pub const IO_FEATURES: &[FeatureId] = &[
     FeatureId::HostBehaviorSupport,
     FeatureId::IoCommandSetProfile,
     FeatureId::HostIdentifier,
+    FeatureId::ReservationNotificationMask,
+    FeatureId::ReservationPersistence,
 ];
 
 /// Features of a discovery controller.

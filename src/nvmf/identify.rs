@@ -138,7 +138,8 @@ impl Subject<'_> {
         }
         id.oncs = (IdentifyController::ONCS_COMPARE
             | IdentifyController::ONCS_DATASET_MANAGEMENT
-            | IdentifyController::ONCS_WRITE_ZEROES)
+            | IdentifyController::ONCS_WRITE_ZEROES
+            | IdentifyController::ONCS_RESERVATIONS)
             .into();
         id.fuses = IdentifyController::FUSES_COMPARE_AND_WRITE.into();
         // Always there: a host reads this once, and a namespace with a cache may come later.
@@ -152,6 +153,10 @@ impl Subject<'_> {
         let shift = info.block_size.trailing_zeros() as u8;
         let mut id = IdentifyNamespace::new(info.blocks, shift);
         id.nmic = IdentifyNamespace::NMIC_SHARED;
+        id.rescap = IdentifyNamespace::RESCAP_ALL_TYPES | IdentifyNamespace::RESCAP_IGNORE_KEY;
+        if namespace.persists {
+            id.rescap |= IdentifyNamespace::RESCAP_PERSISTS;
+        }
         id.nguid = namespace.nguid;
         id.eui64 = namespace.eui64.unwrap_or_default();
         if self.view.reaches.is_some() {

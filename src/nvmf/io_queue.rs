@@ -10,6 +10,8 @@ use super::ana::Access;
 use super::command::{self, Action, Carriage, Limits, Work};
 use super::device::Devices;
 use super::latency::Kind;
+use super::message::FenceChange;
+use super::reservation::{Bars, Fence, HostId};
 use super::status;
 use super::tcp::SlotId;
 use super::view::{DeviceId, NamespaceView, SubsystemView};
@@ -108,6 +110,10 @@ struct Job {
     pieces: Vec<SegmentsMut>,
     /// Ranges still to be worked on: first block and number of blocks.
     ranges: SmallVec<[(u64, u64); 1]>,
+    /// Its host was preempted, and somebody waits for it to end.
+    preempted: bool,
+    /// Ranges were given up for that.
+    cut_short: bool,
 }
 
 /// What the last command arrived means for the next one.
@@ -134,6 +140,9 @@ pub struct IoQueue {
     /// The connection is lost: nothing new is started.
     lost: bool,
     max_transfer: u32,
+    host: HostId,
+    /// What reservations keep this host from, by namespace. Empty, as a rule.
+    bars: SmallVec<[(u32, Bars); 2]>,
 }
 
 /// Which queue, command and part a device's completion is of.
@@ -165,8 +174,18 @@ impl Token {
 
 impl IoQueue {
     /// A queue of `slots` commands at most, whose device requests carry `origin`.
-    pub fn new(view: Arc<SubsystemView>, slots: usize, origin: u32, max_transfer: u32) -> Self {
+    pub fn new(
+        view: Arc<SubsystemView>,
+        slots: usize,
+        origin: u32,
+        max_transfer: u32,
+        host: HostId,
+        fences: &[(u32, Arc<Fence>)],
+    ) -> Self {
+        let barred = |(nsid, fence): &(u32, Arc<Fence>)| Some((*nsid, fence.bars(&host)?));
         Self {
+            bars: fences.iter().filter_map(barred).collect(),
+            host,
             view,
             jobs: (0..slots).map(|_| None).collect(),
             fusing: Fusing::No,
@@ -205,10 +224,13 @@ impl IoQueue {
         let view = self.view.clone();
         let examined = command::examine(command, &view, limits).and_then(|examined| {
             let gone = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
-            devices
-                .serves(examined.2.device)
-                .then_some(examined)
-                .ok_or(gone)
+            if !devices.serves(examined.2.device) {
+                return Err(gone);
+            }
+            if !self.bars.is_empty() && self.is_barred(examined.2.nsid, &examined.0) {
+                return Err(Status::RESERVATION_CONFLICT.with_do_not_retry());
+            }
+            Ok(examined)
         });
         let fuse = command.fuse().unwrap_or(Fuse::Normal);
         let before = std::mem::replace(&mut self.fusing, Fusing::No);
@@ -279,6 +301,8 @@ impl IoQueue {
             failure: None,
             pieces: Vec::new(),
             ranges: SmallVec::new(),
+            preempted: false,
+            cut_short: false,
         });
         let own = (work.from_host + work.to_host) as usize;
         if own == 0 {
@@ -397,6 +421,66 @@ impl IoQueue {
         }
     }
 
+    /// What keeps hosts from a namespace has changed. Commands that are not with the device yet and may
+    /// not go there any more end as soon as they can. Says whether commands that are with the device
+    /// have to end before the change is complete; see [`IoQueue::has_preempted`].
+    pub fn set_fence(
+        &mut self,
+        change: &FenceChange,
+        devices: &mut Devices,
+        out: &mut Vec<Outcome>,
+    ) -> bool {
+        let nsid = change.nsid;
+        self.bars.retain(|(of, _)| *of != nsid);
+        let bars = change.fence.as_ref().and_then(|f| f.bars(&self.host));
+        self.bars.extend(bars.map(|bars| (nsid, bars)));
+        let aborted = change.aborted.contains(&self.host);
+        for index in 0..self.jobs.len() {
+            let Some(job) = &mut self.jobs[index] else {
+                continue;
+            };
+            if job.namespace.nsid != nsid {
+                continue;
+            }
+            if job.state == State::Running {
+                job.preempted |= aborted;
+                if aborted && !job.ranges.is_empty() {
+                    job.ranges.clear();
+                    job.cut_short = true;
+                }
+                continue;
+            }
+            let status = if aborted {
+                Status::ABORTED_PREEMPT
+            } else if bars.is_some_and(|bars| bars.refuse(job.work.command_group)) {
+                Status::RESERVATION_CONFLICT
+            } else {
+                continue;
+            };
+            let status = status.with_do_not_retry();
+            self.doom(SlotId(index as u16), status, devices, out);
+        }
+        self.has_preempted(nsid)
+    }
+
+    /// Whether commands of a host that was preempted are still with the device.
+    pub fn has_preempted(&self, nsid: u32) -> bool {
+        let mut jobs = self.jobs.iter().flatten();
+        jobs.any(|job| job.preempted && job.namespace.nsid == nsid)
+    }
+
+    /// A command has come that is not executed here: a first half before it stays alone.
+    pub fn pass(&mut self, devices: &mut Devices, out: &mut Vec<Outcome>) {
+        if let Fusing::Waiting(first) = std::mem::replace(&mut self.fusing, Fusing::No) {
+            self.doom(first, Status::ABORTED_MISSING_FUSED, devices, out);
+        }
+    }
+
+    fn is_barred(&self, nsid: u32, work: &Work) -> bool {
+        let mut bars = self.bars.iter();
+        bars.any(|&(of, bars)| of == nsid && bars.refuse(work.command_group))
+    }
+
     /// The connection is lost: commands that have not started never will, those with devices run
     /// to their end.
     pub fn lose(&mut self, devices: &mut Devices) {
@@ -453,7 +537,11 @@ impl IoQueue {
             devices.measure(job.namespace.device, kind, job.since);
         }
         let failure = job.failure;
-        let status = failure.map_or(Status::SUCCESS, status::of_device);
+        let status = match failure {
+            Some(failure) => status::of_device(failure),
+            None if job.cut_short => Status::ABORTED_PREEMPT.with_do_not_retry(),
+            None => Status::SUCCESS,
+        };
         let mate = job.mate.take();
         let mut payload = Segments::new();
         if failure.is_none() && job.work.action == Action::Read {

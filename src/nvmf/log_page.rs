@@ -28,6 +28,7 @@ pub const IO_PAGES: &[LogPageId] = &[
     LogPageId::CommandEffects,
     LogPageId::FeatureEffects,
     LogPageId::MiEffects,
+    LogPageId::ReservationNotification,
 ];
 
 /// Pages of a discovery controller.
@@ -56,6 +57,10 @@ const IO_COMMANDS: &[IoOpcode] = &[
     IoOpcode::Compare,
     IoOpcode::WriteZeroes,
     IoOpcode::DatasetManagement,
+    IoOpcode::ReservationRegister,
+    IoOpcode::ReservationReport,
+    IoOpcode::ReservationAcquire,
+    IoOpcode::ReservationRelease,
 ];
 
 /// Which pages there are (00h).

@@ -7,12 +7,15 @@ use std::time::Instant;
 use super::auth::{Judgement, Verdict};
 use super::latency::Histogram;
 use super::perspective::Perspective;
+use super::reservation::{Answer as ReservationAnswer, Fence, HostId, Wish};
 use super::stats::GroupStats;
+use super::tcp::SlotId;
 use super::transport::TransportOptions;
-use super::view::{DeviceId, DiscoveryView, SubsystemView};
+use super::view::{DeviceId, DiscoveryView, SubsystemId, SubsystemView};
 use super::wire::Wire;
 use crate::bdev::{Bdev, OpenError};
 use crate::nvme::fabrics::{Connect, ConnectData};
+use crate::nvme::reservation::NotificationType;
 use crate::nvme::{Nqn, Status};
 
 /// A connection, for as long as the process lives; never given out again.
@@ -83,6 +86,25 @@ pub enum GroupCommand {
     Subsystem(Arc<SubsystemView>),
     /// The discovery log has changed.
     Discovery(Arc<DiscoveryView>),
+    /// What keeps hosts from a namespace has changed.
+    Fence {
+        /// How.
+        change: Arc<FenceChange>,
+        /// To be confirmed with [`GroupEvent::Done`] when nothing is let through any more that the
+        /// fence is against, and what was to be aborted has ended.
+        ticket: Option<Ticket>,
+    },
+    /// Hosts are to be told something of a reservation.
+    ReservationNotice(Arc<ReservationNotice>),
+    /// What became of a [`GroupEvent::Reserve`].
+    Reserved {
+        /// The connection that it came from.
+        connection: ConnectionId,
+        /// The command.
+        slot: SlotId,
+        /// What the host is told.
+        answer: Box<ReservationAnswer>,
+    },
     /// Count how the latencies of a device are spread, from now on or no longer.
     Histogram {
         /// Its place.
@@ -108,6 +130,45 @@ pub enum GroupCommand {
     },
     /// Finish.
     Finish,
+}
+
+/// What keeps hosts from a namespace, from now on.
+#[derive(Debug)]
+pub struct FenceChange {
+    /// The subsystem.
+    pub subsystem: SubsystemId,
+    /// The namespace.
+    pub nsid: u32,
+    /// What does; none for nothing.
+    pub fence: Option<Arc<Fence>>,
+    /// Hosts whose commands in flight there are to end.
+    pub aborted: Vec<HostId>,
+}
+
+/// What hosts are told of a reservation.
+#[derive(Debug)]
+pub struct ReservationNotice {
+    /// The subsystem.
+    pub subsystem: SubsystemId,
+    /// The namespace.
+    pub nsid: u32,
+    /// What has happened.
+    pub kind: NotificationType,
+    /// Who is told.
+    pub hosts: Vec<HostId>,
+}
+
+/// A host wants something of a reservation.
+#[derive(Debug)]
+pub struct ReservationRequest {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The command.
+    pub slot: SlotId,
+    /// The namespace; FFFFFFFFh for all whose reservations can outlive a loss of power.
+    pub nsid: u32,
+    /// What it wants.
+    pub wish: Wish,
 }
 
 /// A host asks for a queue.
@@ -165,6 +226,10 @@ pub struct IoGrant {
     pub view: Arc<SubsystemView>,
     /// What the host sees of that.
     pub perspective: Perspective,
+    /// The host's identifier.
+    pub hostid: HostId,
+    /// What keeps hosts from namespaces, by number.
+    pub fences: Vec<(u32, Arc<Fence>)>,
     /// Whether the host has to prove who it is.
     pub authenticate: bool,
 }
@@ -184,6 +249,16 @@ pub enum GroupEvent {
     },
     /// From the thread that judges messages: what becomes of one.
     Judged(Box<Judgement>),
+    /// A host wants something of a reservation. Always answered with [`GroupCommand::Reserved`], and
+    /// the connection is there until then, even if it is lost.
+    Reserve(Box<ReservationRequest>),
+    /// From the thread that writes reservations: one was written, or not.
+    ReservationSaved {
+        /// Which errand.
+        id: u64,
+        /// Why not, in words.
+        outcome: Result<(), String>,
+    },
     /// The controller with this admin queue was enabled or disabled.
     Enabled {
         /// Its admin queue.

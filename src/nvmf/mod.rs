@@ -37,6 +37,7 @@ mod payload;
 mod perspective;
 mod poll_group;
 mod referral;
+mod reservation;
 mod session;
 mod stats;
 mod status;

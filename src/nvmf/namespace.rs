@@ -1,6 +1,7 @@
 //! Namespaces: which device a subsystem exports under which number and identity.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -26,6 +27,8 @@ pub struct NamespaceOptions {
     pub anagrpid: Option<u32>,
     /// It is there for those hosts only that are named later.
     pub no_auto_visible: bool,
+    /// The file in which reservations outlive a loss of power; absent where they do not.
+    pub ptpl_file: Option<PathBuf>,
 }
 
 /// A namespace as `nvmf_get_subsystems` shows it.
@@ -45,6 +48,8 @@ pub struct NamespaceInfo {
     pub anagrpid: u32,
     /// The hosts that it is there for, by NQN; `None` for all.
     pub hosts: Option<Arc<BTreeSet<String>>>,
+    /// The file of its reservations, where there is one.
+    pub ptpl_file: Option<PathBuf>,
 }
 
 /// A namespace, as the control side keeps it.
@@ -66,6 +71,8 @@ pub struct Namespace {
     pub device: DeviceId,
     /// What its device is.
     pub info: Info,
+    /// The file of its reservations, where there is one.
+    pub ptpl_file: Option<PathBuf>,
 }
 
 impl Namespace {
@@ -79,6 +86,7 @@ impl Namespace {
             uuid: self.uuid,
             anagrpid: self.anagrpid,
             hosts: self.hosts.clone(),
+            ptpl_file: self.ptpl_file.clone(),
         }
     }
 
@@ -94,6 +102,7 @@ impl Namespace {
             group: self.anagrpid,
             access: Access::default(),
             hosts: self.hosts.clone(),
+            persists: self.ptpl_file.is_some(),
         }
     }
 }

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::device::Devices;
 use super::io_queue::Token;
-use super::message::{ConnectionId, GroupCommand, GroupEvent, NewConnection};
+use super::message::{ConnectionId, FenceChange, GroupCommand, GroupEvent, NewConnection, Ticket};
 use super::payload::PayloadMemory;
 use super::session::{Session, Site};
 use super::stats::GroupStats;
@@ -64,6 +64,7 @@ impl GroupSeed {
             by_id: FxHashMap::default(),
             active: Vec::new(),
             untold: 0,
+            preempting: Vec::new(),
             next_tick: None,
             stop: None,
             stopped: false,
@@ -84,6 +85,15 @@ struct Place {
     active: bool,
 }
 
+/// A change of a reservation for which commands have to end.
+#[derive(Debug)]
+struct Preempting {
+    ticket: Ticket,
+    nsid: u32,
+    /// Connections that have such commands.
+    connections: Vec<ConnectionId>,
+}
+
 /// The connections of one reactor.
 #[derive(Debug)]
 pub struct PollGroup {
@@ -99,6 +109,8 @@ pub struct PollGroup {
     active: Vec<u32>,
     /// Connections that nobody tells us of when they are ready.
     untold: usize,
+    /// Changes of reservations that are not complete.
+    preempting: Vec<Preempting>,
     next_tick: Option<Instant>,
     stop: Option<Instant>,
     /// The control side has been told that it has stopped.
@@ -202,6 +214,19 @@ impl PollGroup {
                 GroupCommand::Discovery(view) => {
                     self.with_all(|session, site| session.set_discovery(&view, site));
                 }
+                GroupCommand::Fence { change, ticket } => self.set_fence(&change, ticket),
+                GroupCommand::ReservationNotice(notice) => {
+                    self.with_all(|session, site| session.notice_reservation(&notice, site));
+                }
+                GroupCommand::Reserved {
+                    connection,
+                    slot,
+                    answer,
+                } => {
+                    self.with(connection, |session, site| {
+                        session.reserved(slot, *answer, site);
+                    });
+                }
                 GroupCommand::Stats(ticket) => {
                     let mut stats = Box::new(self.site.stats.clone());
                     stats.pending_bdev_io = self.site.devices.pending() as u64;
@@ -225,6 +250,43 @@ impl PollGroup {
             }
         }
         busy
+    }
+
+    /// Applies a change of a reservation, and confirms it as soon as it is complete.
+    fn set_fence(&mut self, change: &FenceChange, ticket: Option<Ticket>) {
+        let mut connections = Vec::new();
+        self.with_all(|session, site| {
+            if session.set_fence(change, site) {
+                connections.push(session.id());
+            }
+        });
+        if let Some(ticket) = ticket {
+            self.preempting.push(Preempting {
+                ticket,
+                nsid: change.nsid,
+                connections,
+            });
+        }
+    }
+
+    /// Confirms changes of reservations that are complete.
+    fn confirm_fences(&mut self) {
+        let (by_id, places) = (&self.by_id, &self.places);
+        let waits = |connection: &ConnectionId, nsid| {
+            let place = by_id.get(connection).map(|&place| place as usize);
+            let place = place.and_then(|place| places[place].as_deref());
+            place.is_some_and(|place| place.session.has_preempted(nsid))
+        };
+        let events = &mut self.site.events;
+        self.preempting.retain_mut(|preempting| {
+            let nsid = preempting.nsid;
+            preempting.connections.retain(|c| waits(c, nsid));
+            let complete = preempting.connections.is_empty();
+            if complete {
+                events.push_back(GroupEvent::Done(preempting.ticket));
+            }
+            !complete
+        });
     }
 
     fn serve(&mut self, new: NewConnection) {
@@ -429,6 +491,9 @@ impl PollGroup {
         self.site
             .devices
             .closed(|ticket| events.push_back(GroupEvent::Done(ticket)));
+        if !self.preempting.is_empty() {
+            self.confirm_fences();
+        }
         if let Some(deadline) = self.stop {
             self.wind_down(deadline);
         }

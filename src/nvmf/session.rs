@@ -1,6 +1,7 @@
 //! The life of one connection: handshake, Connect, then a queue until it ends.
 
 mod authentication;
+mod reservation;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use zerocopy::FromBytes;
 
+use self::reservation::Reserving;
 use super::auth::Gate;
 use super::command::{self, Carriage, Need};
 use super::controller::{Controller, Effects};
@@ -26,6 +28,7 @@ use super::wire::Wire;
 use crate::bdev;
 use crate::memory::SegmentsMut;
 use crate::nvme::fabrics::{Connect, ConnectData, ConnectResult, FabricsCommand};
+use crate::nvme::reservation::ReservationCommand;
 use crate::nvme::{Command, Status};
 
 /// What the sessions of a poll group share.
@@ -123,6 +126,8 @@ pub struct Session {
     waiting: VecDeque<(SlotId, MemoryNeed)>,
     /// Whether the poll group knows that there are some.
     in_turn: bool,
+    /// Reservation commands that are not answered.
+    reserving: Vec<Reserving>,
     /// Bulk bytes of each command, and of all.
     charges: Vec<u32>,
     charged: usize,
@@ -157,6 +162,7 @@ impl Session {
             held: None,
             waiting: VecDeque::new(),
             in_turn: false,
+            reserving: Vec::new(),
             charges: Vec::new(),
             charged: 0,
             owing: None,
@@ -207,11 +213,12 @@ impl Session {
         self.stage == Stage::Lost && self.in_flight() == 0
     }
 
-    /// Requests with devices.
+    /// Requests with devices, and commands with the control side.
     pub fn in_flight(&self) -> usize {
+        let asked = self.reserving.iter().filter(|r| r.is_asked()).count();
         match &self.role {
-            Role::Io(queue) => queue.in_flight(),
-            _ => 0,
+            Role::Io(queue) => queue.in_flight() + asked,
+            _ => asked,
         }
     }
 
@@ -236,7 +243,9 @@ impl Session {
 
     /// Whether it serves an admin queue, or none yet: what the control side has to keep up with.
     pub fn needs_control(&self) -> bool {
-        !matches!(self.role, Role::Io(_)) || self.gate.as_ref().is_some_and(|g| g.is_shut())
+        !matches!(self.role, Role::Io(_))
+            || !self.reserving.is_empty()
+            || self.gate.as_ref().is_some_and(|g| g.is_shut())
     }
 
     fn is_flooded(&self) -> bool {
@@ -403,6 +412,9 @@ impl Session {
                     };
                     return self.refuse(slot, status.with_do_not_retry());
                 }
+                if ReservationCommand::is(command.opcode) {
+                    return self.reserve(slot, command, in_capsule, site);
+                }
                 let outcomes = &mut site.outcomes;
                 let admission = queue.admit(slot, command, in_capsule, &mut site.devices, outcomes);
                 match admission {
@@ -523,6 +535,9 @@ impl Session {
         let is_message = self.gate.as_ref().is_some_and(|gate| gate.expects(slot));
         match (&mut self.role, data) {
             (_, Sink::Heap(bytes)) if is_message => self.message(slot, bytes, intact, site),
+            (Role::Io(_), Sink::Heap(keys)) if self.reserving.iter().any(|r| r.is(slot)) => {
+                self.reserve_with(slot, &keys, intact, site);
+            }
             (Role::New { connect, .. }, Sink::Heap(bytes)) => {
                 let connect = connect.take().expect("data follows its Connect");
                 match ConnectData::read_from_bytes(&bytes) {
@@ -593,6 +608,9 @@ impl Session {
                 self.connection
                     .respond_with_bytes(answer.slot, answer.data, answer.result);
             }
+        }
+        for (slot, nsid, wish) in effects.reservations {
+            self.ask_for_reservation(Reserving::new(slot, nsid, wish), site);
         }
         if let Some(enabled) = effects.enabled {
             site.events.push_back(GroupEvent::Enabled {
@@ -689,6 +707,8 @@ impl Session {
                     entries as usize,
                     self.place,
                     self.options.max_io_size,
+                    grant.hostid,
+                    &grant.fences,
                 )));
                 site.stats.io_qpairs += 1;
                 site.stats.current_io_qpairs += 1;
@@ -879,6 +899,7 @@ impl Session {
     fn release(&mut self, site: &mut Site) {
         self.held = None;
         self.waiting.clear();
+        self.reserving.retain(Reserving::is_asked);
         if std::mem::take(&mut self.in_turn) {
             site.memory.forget(self.place);
         }

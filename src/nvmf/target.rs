@@ -9,6 +9,7 @@ mod listeners;
 mod namespaces;
 mod publishing;
 mod referrals;
+mod reservations;
 mod statistics;
 mod takeover;
 
@@ -29,6 +30,7 @@ use super::message::{ConnectionId, GroupCommand, GroupEvent, Ticket};
 use super::payload::{PayloadMemory, PayloadSizes};
 use super::poll_group::GroupSeed;
 use super::referral::Referral;
+use super::reservation::{Ledger, Writer};
 use super::subsystem::{Subsystem, SubsystemInfo, SubsystemKind, SubsystemOptions};
 use super::transport::{TransportInfo, TransportOptions};
 use super::view::{DiscoveryView, SubsystemId};
@@ -92,6 +94,8 @@ pub struct Target {
     devices: Devices,
     /// Who waits for connections to go, and until when.
     takeovers: Vec<(Newcomer, Instant)>,
+    ledger: Ledger,
+    reservation_writer: Writer,
     next_connection: u64,
     next_subsystem: u64,
     /// When it was last said in the log that there are too many connections.
@@ -153,6 +157,8 @@ impl Target {
             authentication: Algorithms::default(),
             authenticator: Authenticator::default(),
             devices: Devices::default(),
+            ledger: Ledger::default(),
+            reservation_writer: Writer::default(),
             takeovers: Vec::new(),
             next_connection: 0,
             next_subsystem: 1,
@@ -310,6 +316,7 @@ impl Target {
         let id = subsystem.id;
         self.close(self.associations.chosen(|a| a.subsystem == id));
         for namespace in namespaces.into_values() {
+            self.end_reservation(id, namespace.nsid);
             self.close_device(registry, nqn, namespace);
         }
         self.settle(registry, |closing| closing.is_of(nqn))
@@ -419,7 +426,10 @@ impl Target {
                 let gone = self.associations.set_enabled(connection, enabled);
                 self.close(gone);
             }
+            GroupEvent::Reserve(request) => self.reserve(group, *request),
+            GroupEvent::ReservationSaved { id, outcome } => self.reservation_saved(id, outcome),
             GroupEvent::Lost(connection) => {
+                self.give_up_reservations(connection);
                 let gone = self.associations.lost(connection);
                 self.close(gone);
             }
@@ -435,7 +445,10 @@ impl Target {
                     round.failures.extend(outcome.err().map(|e| e.to_string()));
                 });
             }
-            GroupEvent::Done(ticket) => self.groups.confirmed(ticket, |_| {}),
+            GroupEvent::Done(ticket) => {
+                self.groups.confirmed(ticket, |_| {});
+                self.reservation_confirmed(ticket);
+            }
             GroupEvent::Stats { ticket, stats } => {
                 self.groups
                     .confirmed(ticket, |round| round.stats.push(*stats));

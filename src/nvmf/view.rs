@@ -43,6 +43,8 @@ pub struct NamespaceView {
     pub access: Access,
     /// The hosts that it is there for, by NQN; `None` for all.
     pub hosts: Option<Arc<BTreeSet<String>>>,
+    /// Whether its reservations can outlive a loss of power.
+    pub persists: bool,
 }
 
 impl NamespaceView {

@@ -146,6 +146,12 @@ impl IdentifyNamespace {
 
     /// RESCAP of a namespace without reservations.
     pub const RESCAP_NONE: u8 = 0;
+    /// RESCAP: registrants and reservations may outlive a loss of power.
+    pub const RESCAP_PERSISTS: u8 = 1 << 0;
+    /// RESCAP: every type of reservation.
+    pub const RESCAP_ALL_TYPES: u8 = 0b111_1110;
+    /// RESCAP: IEKEY means what it does from revision 1.3 on.
+    pub const RESCAP_IGNORE_KEY: u8 = 1 << 7;
 
     /// A namespace of `blocks` blocks of `2^block_shift` bytes in its one format, fully allocated; all else 0.
     #[must_use]

@@ -105,13 +105,18 @@ impl FeatureEffects {
     /// Scope: the controller.
     pub const SCOPE_CONTROLLER: u32 = 1 << 21;
 
-    /// The features given, all of the controller.
+    /// The features given: those of reservations are of a namespace, all others of the controller.
     #[must_use]
     pub fn from_features(features: &[FeatureId]) -> Self {
         let mut log = Self::new_zeroed();
         for feature in features {
-            log.features[usize::from(feature.code())] =
-                (Self::SUPPORTED | Self::SCOPE_CONTROLLER).into();
+            let scope = match feature {
+                FeatureId::ReservationNotificationMask | FeatureId::ReservationPersistence => {
+                    Self::SCOPE_NAMESPACE
+                }
+                _ => Self::SCOPE_CONTROLLER,
+            };
+            log.features[usize::from(feature.code())] = (Self::SUPPORTED | scope).into();
         }
         log
     }

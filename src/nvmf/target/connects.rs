@@ -129,6 +129,8 @@ impl Target {
                     cntlid: self.associations.admit_io(id, association, qid, &terms),
                     view: self.view_of(terms.subsystem),
                     perspective,
+                    hostid: candidate.hostid,
+                    fences: self.ledger.fences(terms.subsystem),
                     authenticate: terms.authenticate,
                 })
             }

@@ -7,13 +7,15 @@ use super::{Target, missing, parse_nqn};
 use crate::bdev::Registry;
 use crate::nvmf::error::TargetError;
 use crate::nvmf::namespace::{Namespace, NamespaceOptions};
+use crate::nvmf::reservation::ReservationFile;
 
 impl Target {
     /// Exports a device and returns its number. Claims it in `registry`; opens it on every
     /// reactor and waits for them; tells connected hosts.
     ///
     /// # Errors
-    /// [`TargetError::NotFound`], [`TargetError::Exists`] (the number), [`TargetError::Invalid`],
+    /// [`TargetError::NotFound`], [`TargetError::Exists`] (the number), [`TargetError::Invalid`] (a
+    /// reservation file that is damaged or of another device, too),
     /// [`TargetError::Limit`] (no number left), [`TargetError::Busy`] while the device is still
     /// being closed, [`TargetError::Bdev`], [`TargetError::Open`], [`TargetError::Timeout`].
     pub fn add_namespace(
@@ -36,6 +38,17 @@ impl Target {
         }
         let bdev = registry.export(&name, nqn)?;
         let info = bdev.info().clone();
+        let file = options.ptpl_file.clone().map(|path| ReservationFile {
+            path,
+            device: info.uuid,
+        });
+        let reservation = match self.read_reservation(file.as_ref()) {
+            Ok(reservation) => reservation,
+            Err(error) => {
+                registry.unexport(&name, nqn);
+                return Err(error);
+            }
+        };
         let namespace = Some((nqn.to_owned(), nsid));
         let device = self.open_device(registry, bdev, namespace)?;
         let uuid = options.uuid.unwrap_or(info.uuid);
@@ -48,9 +61,12 @@ impl Target {
             hosts: options.no_auto_visible.then(Arc::default),
             device,
             info,
+            ptpl_file: options.ptpl_file,
         };
         let subsystem = self.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
+        let id = subsystem.id;
         subsystem.namespaces.insert(nsid, namespace);
+        self.begin_reservation(id, nsid, reservation, file);
         self.publish_by_name(nqn);
         Ok(nsid)
     }
@@ -72,9 +88,11 @@ impl Target {
             of.is_some_and(|of| of.0 == nqn && of.1 == nsid)
         };
         let subsystem = self.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
+        let id = subsystem.id;
         match subsystem.namespaces.remove(&nsid) {
             Some(namespace) => {
                 self.publish_by_name(nqn);
+                self.end_reservation(id, nsid);
                 self.close_device(registry, nqn, namespace);
             }
             None if self.devices.closing.iter().any(going) => {}

@@ -1,5 +1,7 @@
 //! Methods of the NVMe-oF target: transports, subsystems and what they export.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -534,6 +536,9 @@ fn namespace(info: &NamespaceInfo, ana_reporting: bool) -> Value {
         put("no_auto_visible", true.into());
         put("hosts", hosts.iter().cloned().collect());
     }
+    if let Some(file) = &info.ptpl_file {
+        put("ptpl_file", file.to_string_lossy().into());
+    }
     object.into()
 }
 
@@ -565,7 +570,6 @@ fn nvmf_subsystem_add_ns(system: &mut System, params: Params) -> Result<Answer, 
     let p: AddNs = params.read()?;
     check_target(p.tgt_name.as_deref())?;
     let n = p.namespace;
-    absent("namespace.ptpl_file", n.ptpl_file.is_some())?;
     absent("namespace.hide_metadata", n.hide_metadata)?;
     let bdev = system.devices.find(&n.bdev_name).map_err(|error| {
         let reason = waits(system, &n.bdev_name).unwrap_or_else(|| error.to_string());
@@ -581,6 +585,7 @@ fn nvmf_subsystem_add_ns(system: &mut System, params: Params) -> Result<Answer, 
         // Likewise for the group of that number.
         anagrpid: n.anagrpid.filter(|&group| group != 0),
         no_auto_visible: n.no_auto_visible,
+        ptpl_file: n.ptpl_file.map(PathBuf::from),
     };
     let registry = &mut system.devices.registry;
     let nsid = system.target.add_namespace(registry, &p.nqn, options)?;
@@ -817,6 +822,35 @@ mod tests {
         );
         let left = call_now(system, "nvmf_get_subsystems", Value::Null).unwrap();
         assert_eq!(left.as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn files_of_reservations_are_shown_and_saved() {
+        let system = &mut system();
+        exported(system);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("r.json");
+        let namespace = json!({"bdev_name": "n0", "ptpl_file": file});
+        let added = json!({"nqn": NQN, "namespace": namespace});
+        std::fs::write(&file, "[]").unwrap();
+        let damaged = call_now(system, "nvmf_subsystem_add_ns", added.clone()).unwrap_err();
+        assert!(
+            damaged.message.contains("is damaged"),
+            "{}",
+            damaged.message
+        );
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(
+            call_now(system, "nvmf_subsystem_add_ns", added),
+            Ok(1.into())
+        );
+        let shown = call_now(system, "nvmf_get_subsystems", json!({"nqn": NQN})).unwrap();
+        assert_eq!(shown[0]["namespaces"][0]["ptpl_file"], json!(file));
+        let config = call_now(system, "framework_get_config", json!({"name": "nvmf"})).unwrap();
+        let mut calls = config.as_array().unwrap().iter();
+        let saved = calls.find(|call| call["method"] == "nvmf_subsystem_add_ns");
+        let saved = &saved.unwrap()["params"]["namespace"];
+        assert_eq!(saved["ptpl_file"], json!(file));
     }
 
     #[test]

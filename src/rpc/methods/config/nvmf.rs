@@ -122,6 +122,9 @@ fn namespace(nqn: &str, info: &NamespaceInfo) -> Call {
     if info.hosts.is_some() {
         namespace["no_auto_visible"] = true.into();
     }
+    if let Some(file) = &info.ptpl_file {
+        namespace["ptpl_file"] = file.to_string_lossy().into();
+    }
     Call::new(
         "nvmf_subsystem_add_ns",
         json!({"nqn": nqn, "namespace": namespace}),
