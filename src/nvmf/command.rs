@@ -48,6 +48,8 @@ pub struct Work {
     pub range: BlockRange,
     /// How many ranges are in the payload of `Deallocate`.
     pub ranges: u16,
+    /// Which command it is.
+    pub opcode: u8,
     /// What a reservation may have against it.
     pub command_group: CommandGroup,
     /// Bytes that the host sends.
@@ -203,6 +205,7 @@ pub fn examine<'v>(
             IoCommand::DatasetManagement(dsm) => dsm.ranges,
             _ => 0,
         },
+        opcode: command.opcode,
         command_group: match parsed {
             IoCommand::Read { .. } | IoCommand::Compare { .. } => CommandGroup::Read,
             _ => CommandGroup::Write,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::ana::Changes;
 use super::command::Need;
+use super::error_log::{ErrorLog, Failure, Failures};
 use super::events::{Events, Notice, Told, TooMany};
 use super::feature::{DISCOVERY_FEATURES, Features, IO_FEATURES, Value, data_from_host};
 use super::identify::{KEEP_ALIVE_GRANULARITY, Subject};
@@ -102,6 +103,7 @@ pub struct Controller {
     /// How often has changed how namespaces are reached.
     access: Changes,
     notifications: NotificationLog,
+    errors: ErrorLog,
     keep_alive: Duration,
     /// When the host was last heard.
     heard: Instant,
@@ -127,6 +129,7 @@ impl Controller {
             changed_namespaces: BTreeSet::new(),
             access: Changes::default(),
             notifications: NotificationLog::default(),
+            errors: ErrorLog::default(),
             keep_alive: keep_alive(kato_ms),
             heard: now,
         }
@@ -229,9 +232,22 @@ impl Controller {
                 data,
                 ..Answer::status(slot, Status::SUCCESS)
             }),
-            Err(status) => effects.answers.push(Answer::status(slot, status)),
+            Err(status) => {
+                self.failed(Failure::of_admin(command, status));
+                effects.answers.push(Answer::status(slot, status));
+            }
         }
         effects
+    }
+
+    /// One of its admin commands has failed.
+    pub fn failed(&mut self, failure: Failure) {
+        self.errors.note(&failure);
+    }
+
+    /// Commands of its I/O queues have failed.
+    pub fn add_failures(&mut self, failures: &Failures) {
+        self.errors.add(failures);
     }
 
     fn fabrics(&mut self, command: &Command, effects: &mut Effects) -> Result<Done, Status> {
@@ -407,8 +423,8 @@ impl Controller {
         }
         let content = match lid {
             LogPageId::SupportedLogPages => log_page::supported(&pages),
-            LogPageId::ErrorInformation => log_page::errors(),
-            LogPageId::Health => log_page::health(),
+            LogPageId::ErrorInformation => self.errors.page(),
+            LogPageId::Health => log_page::health(self.errors.count()),
             LogPageId::FirmwareSlots => log_page::firmware(),
             LogPageId::ChangedNamespaces => {
                 log_page::changed_namespaces(self.changed_namespaces.iter().copied())

@@ -4,6 +4,7 @@ use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::ana::{self, Access};
+use super::error_log::ERROR_ENTRIES;
 use super::subsystem::SubsystemKind;
 use super::transport::TransportOptions;
 use super::view::{NamespaceView, SubsystemView};
@@ -121,6 +122,7 @@ impl Subject<'_> {
         id.cmic =
             IdentifyController::CMIC_MULTIPLE_PORTS | IdentifyController::CMIC_MULTIPLE_CONTROLLERS;
         id.oaes = IdentifyController::OAES_NAMESPACE_ATTRIBUTE.into();
+        id.elpe = (ERROR_ENTRIES - 1) as u8;
         id.lpa |= IdentifyController::LPA_EFFECTS | IdentifyController::LPA_SUPPORTED_PAGES;
         id.wctemp = 343.into();
         id.cctemp = 353.into();

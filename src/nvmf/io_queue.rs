@@ -73,6 +73,8 @@ pub struct Outcome {
     pub status: Status,
     /// What the host gets; nothing unless it went well.
     pub payload: Segments,
+    /// Its opcode, its namespace and its first block.
+    pub about: (u8, u32, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -784,10 +786,12 @@ impl IoQueue {
         if job.state != State::Running && job.doom.is_none() {
             devices.forget(job.namespace.device);
         }
+        let work = &job.work;
         out.push(Outcome {
             slot,
             status,
             payload,
+            about: (work.opcode, job.namespace.nsid, work.range.slba),
         });
     }
 

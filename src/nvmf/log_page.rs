@@ -10,8 +10,8 @@ use crate::nvme::Nqn;
 use crate::nvme::feature::FeatureId;
 use crate::nvme::identify::NamespaceList;
 use crate::nvme::log_page::{
-    CommandEffects, DiscoveryEntry, DiscoveryHeader, ErrorEntry, FeatureEffects, FirmwareSlots,
-    Health, LogPageId, SecureChannel, SubsystemType, SupportedLogPages,
+    CommandEffects, DiscoveryEntry, DiscoveryHeader, FeatureEffects, FirmwareSlots, Health,
+    LogPageId, SecureChannel, SubsystemType, SupportedLogPages,
 };
 use crate::nvme::opcode::{AdminOpcode, IoOpcode};
 
@@ -73,15 +73,11 @@ pub fn features(features: &[FeatureId]) -> Vec<u8> {
     FeatureEffects::from_features(features).as_bytes().to_vec()
 }
 
-/// Error information (01h): no entry.
-pub fn errors() -> Vec<u8> {
-    ErrorEntry::new_zeroed().as_bytes().to_vec()
-}
-
-/// Health (02h): a device of this kind does not wear.
-pub fn health() -> Vec<u8> {
+/// Health (02h): a device of this kind does not wear. `errors`: entries of error information so far.
+pub fn health(errors: u64) -> Vec<u8> {
     let mut health = Health::new_zeroed();
     health.temperature = TEMPERATURE.into();
+    health.error_entries = u128::from(errors).into();
     health.available_spare = 100;
     health.available_spare_threshold = 10;
     health.as_bytes().to_vec()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::auth::{Judgement, Verdict};
+use super::error_log::Failures;
 use super::latency::Histogram;
 use super::perspective::Perspective;
 use super::reservation::{Answer as ReservationAnswer, Fence, HostId, Wish};
@@ -104,6 +105,13 @@ pub enum GroupCommand {
         slot: SlotId,
         /// What the host is told.
         answer: Box<ReservationAnswer>,
+    },
+    /// Commands of the I/O queues of a controller have failed.
+    Failed {
+        /// Its admin queue.
+        connection: ConnectionId,
+        /// Which.
+        failures: Box<Failures>,
     },
     /// Count how the latencies of a device are spread, from now on or no longer.
     Histogram {
@@ -252,6 +260,13 @@ pub enum GroupEvent {
     /// A host wants something of a reservation. Always answered with [`GroupCommand::Reserved`], and
     /// the connection is there until then, even if it is lost.
     Reserve(Box<ReservationRequest>),
+    /// Commands of an I/O queue have failed. Passed on as [`GroupCommand::Failed`].
+    Failed {
+        /// The queue.
+        connection: ConnectionId,
+        /// Which.
+        failures: Box<Failures>,
+    },
     /// From the thread that writes reservations: one was written, or not.
     ReservationSaved {
         /// Which errand.

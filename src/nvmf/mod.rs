@@ -21,6 +21,7 @@ mod command;
 mod controller;
 mod device;
 mod error;
+mod error_log;
 mod events;
 mod feature;
 mod groups;

@@ -227,6 +227,10 @@ impl PollGroup {
                         session.reserved(slot, *answer, site);
                     });
                 }
+                GroupCommand::Failed {
+                    connection,
+                    failures,
+                } => self.with(connection, |session, _| session.failed(&failures)),
                 GroupCommand::Stats(ticket) => {
                     let mut stats = Box::new(self.site.stats.clone());
                     stats.pending_bdev_io = self.site.devices.pending() as u64;

@@ -16,6 +16,7 @@ use super::auth::Gate;
 use super::command::{self, Carriage, Need};
 use super::controller::{Controller, Effects};
 use super::device::Devices;
+use super::error_log::{Failure, FailureReport, Failures};
 use super::io_queue::{Admission, IoQueue, MemoryNeed, Outcome, Token};
 use super::message::{ConnectAnswer, ConnectRequest, ConnectionId, GroupEvent, NewConnection};
 use super::payload::{PayloadMemory, Shortage};
@@ -126,6 +127,10 @@ pub struct Session {
     waiting: VecDeque<(SlotId, MemoryNeed)>,
     /// Whether the poll group knows that there are some.
     in_turn: bool,
+    /// Its number among the queues of its controller.
+    qid: u16,
+    /// Commands of an I/O queue that have failed.
+    failures: FailureReport,
     /// Reservation commands that are not answered.
     reserving: Vec<Reserving>,
     /// Bulk bytes of each command, and of all.
@@ -162,6 +167,8 @@ impl Session {
             held: None,
             waiting: VecDeque::new(),
             in_turn: false,
+            qid: 0,
+            failures: FailureReport::default(),
             reserving: Vec::new(),
             charges: Vec::new(),
             charged: 0,
@@ -393,7 +400,10 @@ impl Session {
                     .need(command)
                     .and_then(|need| command::carriage(command, need, in_capsule));
                 match carriage {
-                    Err(status) => self.refuse(slot, status),
+                    Err(status) => {
+                        controller.failed(Failure::of_admin(command, status));
+                        self.refuse(slot, status);
+                    }
                     Ok((carriage, len)) if len > 0 => {
                         expecting.push((slot, *command));
                         self.take_on_heap(slot, carriage, len);
@@ -420,6 +430,8 @@ impl Session {
                 match admission {
                     Admission::Refused(status) => {
                         site.stats.completed_nvme_io += 1;
+                        self.failures
+                            .note(Failure::of_io(command, self.qid, status));
                         self.refuse(slot, status);
                     }
                     Admission::Launch => {
@@ -627,12 +639,41 @@ impl Session {
             if self.stage != Stage::Open {
                 continue;
             }
+            if !outcome.status.is_success() {
+                let (opcode, nsid, lba) = outcome.about;
+                self.failures.note(Failure {
+                    qid: self.qid,
+                    cid: self.connection.cid(outcome.slot),
+                    status: outcome.status,
+                    lba,
+                    nsid,
+                    opcode,
+                });
+            }
             if outcome.payload.is_empty() {
                 self.connection.respond(outcome.slot, outcome.status, 0);
             } else {
                 self.connection
                     .respond_with_payload(outcome.slot, outcome.payload);
             }
+        }
+        self.report_failures(site);
+    }
+
+    /// Tells the controller of commands that have failed, by way of the control side.
+    fn report_failures(&mut self, site: &mut Site) {
+        if let Some(failures) = self.failures.take() {
+            site.events.push_back(GroupEvent::Failed {
+                connection: self.id,
+                failures: Box::new(failures),
+            });
+        }
+    }
+
+    /// Commands of other queues of its controller have failed.
+    pub fn failed(&mut self, failures: &Failures) {
+        if let Role::Admin { controller, .. } = &mut self.role {
+            controller.add_failures(failures);
         }
     }
 
@@ -661,6 +702,7 @@ impl Session {
             return;
         };
         let entries = connect.queue_entries();
+        self.qid = connect.qid;
         let flow_control = !connect.disable_sq_flow_control;
         let (cntlid, authenticate) = match answer {
             ConnectAnswer::Refused { status, result } => {
@@ -818,7 +860,10 @@ impl Session {
     pub fn tick(&mut self, site: &mut Site) {
         let now = site.now;
         match self.stage {
-            Stage::Open => {}
+            Stage::Open => {
+                self.failures.tick();
+                self.report_failures(site);
+            }
             Stage::Ending { until, .. } => {
                 if now >= until {
                     self.lose(site, "it has ended");

@@ -427,6 +427,10 @@ impl Target {
                 self.close(gone);
             }
             GroupEvent::Reserve(request) => self.reserve(group, *request),
+            GroupEvent::Failed {
+                connection,
+                failures,
+            } => self.pass_on(connection, failures),
             GroupEvent::ReservationSaved { id, outcome } => self.reservation_saved(id, outcome),
             GroupEvent::Lost(connection) => {
                 self.give_up_reservations(connection);

@@ -6,6 +6,7 @@ use super::{Role, Session, Site, Stage};
 use crate::nvme::reservation::{Keys, ReservationCommand};
 use crate::nvme::{Command, Fuse, NSID_ALL, Status};
 use crate::nvmf::command::{self, Need};
+use crate::nvmf::error_log::Failure;
 use crate::nvmf::message::{FenceChange, GroupEvent, ReservationNotice, ReservationRequest};
 use crate::nvmf::reservation::{Answer, Wish};
 use crate::nvmf::tcp::SlotId;
@@ -68,6 +69,9 @@ impl Session {
             Ok(examined) => examined,
             Err(status) => {
                 site.stats.completed_nvme_io += 1;
+                self.failures
+                    .note(Failure::of_io(command, self.qid, status));
+                self.report_failures(site);
                 return self.refuse(slot, status);
             }
         };
@@ -136,7 +140,20 @@ impl Session {
             return;
         }
         match answer {
-            Err(status) => self.connection.respond(slot, status, 0),
+            Err(status) => {
+                if let (Role::Io(_), Wish::Command(command, _)) = (&self.role, reserving.wish) {
+                    self.failures.note(Failure {
+                        qid: self.qid,
+                        cid: self.connection.cid(slot),
+                        status,
+                        lba: 0,
+                        nsid: reserving.nsid,
+                        opcode: command.to_command(0).opcode,
+                    });
+                    self.report_failures(site);
+                }
+                self.connection.respond(slot, status, 0);
+            }
             Ok((mut data, result)) => match reserving.wish {
                 Wish::Command(ReservationCommand::Report { len, .. }, _) => {
                     data.resize(len as usize, 0);

@@ -2,11 +2,26 @@
 
 use super::Target;
 use crate::nvmf::error::TargetError;
+use crate::nvmf::error_log::Failures;
 use crate::nvmf::latency::Histogram;
-use crate::nvmf::message::GroupCommand;
+use crate::nvmf::message::{ConnectionId, GroupCommand};
 use crate::nvmf::stats::{ControllerInfo, GroupStats, QpairInfo};
 
 impl Target {
+    /// Commands of an I/O queue have failed: its controller is told.
+    pub(super) fn pass_on(&mut self, connection: ConnectionId, failures: Box<Failures>) {
+        let association = self.associations.association(connection);
+        let admin = association.and_then(|a| a.queues.get(&0).copied());
+        let entry = admin.and_then(|admin| Some((admin, self.associations.connection(admin)?)));
+        if let Some((connection, entry)) = entry {
+            let command = GroupCommand::Failed {
+                connection,
+                failures,
+            };
+            self.groups.send(entry.group, command);
+        }
+    }
+
     /// Controllers of a subsystem, by identifier.
     ///
     /// # Errors

@@ -593,6 +593,11 @@ impl Connection {
         self.blocked.is_some()
     }
 
+    /// The identifier of a command that is not answered yet.
+    pub fn cid(&mut self, slot: SlotId) -> u16 {
+        self.slots.must(slot).cid
+    }
+
     /// The place of the command with this identifier, if it is not answered yet.
     pub fn find(&self, cid: u16) -> Option<SlotId> {
         self.slots.find(cid)

@@ -95,6 +95,7 @@ fn a_linux_host_finds_what_it_insists_on() {
     assert_eq!((id.awun.get(), id.awupf.get(), id.acwu.get()), (0, 0, 0));
     assert_eq!((id.aerl, id.cntrltype), (3, 1));
     assert_eq!(id.oaes.get(), 1 << 8);
+    assert_eq!(id.elpe, 127);
     assert_eq!(id.ctratt.get() & 1, 1);
     assert_eq!(id.subsystem().expect("a name").as_str(), NQN);
     assert_eq!(&id.mn[..11], b"Stripewise ");

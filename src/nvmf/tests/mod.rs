@@ -11,6 +11,7 @@ mod control;
 mod data_checks;
 mod device;
 mod discovery;
+mod errors;
 mod fused;
 mod handshake;
 mod host;
