@@ -34,9 +34,11 @@ turn() {
     ask "$1-$2" && until_true 10 is "$turn_port" "$(echo "$2" | tr _ -)"
 }
 
+# soon CMD...: what was under way may take its time where the machine is busy.
+soon() { "$@" || "$@" || "$@"; }
 # only PORT OTHER: for a second, writes go by the first path and not by the other.
 only() {
-    sleep 0.3 # what was under way
+    sleep 0.3
     only_before=$(written "$1") only_other=$(written "$2")
     sleep 1
     [ "$(written "$1")" -gt "$only_before" ] && [ "$(written "$2")" -eq "$only_other" ]
@@ -82,20 +84,20 @@ check "these are two controllers" test "$near" != "$far"
 paced --name=across --rw=randwrite --bssplit=512/20:4k/40:64k/20:192k/20 --size=160m --rate=,3m
 check "writes are under way" flows
 check "one path is worse: the other is taken" turn far non_optimized
-check "nothing goes by the worse" only "$PORT" "$FAR_PORT"
+check "nothing goes by the worse" soon only "$PORT" "$FAR_PORT"
 check "the better path is closed" turn near inaccessible
-check "all goes by the worse" only "$FAR_PORT" "$PORT"
+check "all goes by the worse" soon only "$FAR_PORT" "$PORT"
 check "nvme list-subsys shows both" says "trsvcid=$PORT.* live inaccessible" nvme list-subsys "$DEV"
 check "and the other" says "trsvcid=$FAR_PORT.* live non-optimized" nvme list-subsys "$DEV"
 check "the log page of the one" says 'state.*inaccessible' nvme ana-log "/dev/$near"
 check "the log page of the other" says 'state.*non-optimized' nvme ana-log "/dev/$far"
 check "a closed path may still be asked what is there" nvme id-ctrl "/dev/$near"
 check "both are closed" turn far inaccessible
-check "nothing is written" still
+check "nothing is written" soon still
 check "one is opened" turn near non_optimized
 check "it goes on" flows
 check "the other is opened" turn far optimized
-check "and taken" only "$FAR_PORT" "$PORT"
+check "and taken" soon only "$FAR_PORT" "$PORT"
 check "writes were under way" kill -0 "$paced_pid"
 
 check "the listener of the path in use goes" ask far-gone
@@ -104,7 +106,7 @@ check "all goes by the other" flows
 check "the listener comes back" ask far-back
 check "the kernel comes back" until_true 20 live "$FAR_PORT"
 check "and knows the path to be good" until_true 10 is "$FAR_PORT" optimized
-check "nothing goes by the worse path again" only "$FAR_PORT" "$PORT"
+check "nothing goes by the worse path again" soon only "$FAR_PORT" "$PORT"
 for round in 1 2 3; do
     for path in near far; do
         for state in inaccessible non_optimized optimized; do
