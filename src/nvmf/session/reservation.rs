@@ -5,6 +5,7 @@ use zerocopy::FromBytes;
 use super::{Role, Session, Site, Stage};
 use crate::nvme::reservation::{Keys, ReservationCommand};
 use crate::nvme::{Command, Fuse, NSID_ALL, Status};
+use crate::nvmf::ana::Access;
 use crate::nvmf::command::{self, Need};
 use crate::nvmf::error_log::Failure;
 use crate::nvmf::message::{FenceChange, GroupEvent, ReservationNotice, ReservationRequest};
@@ -58,9 +59,12 @@ impl Session {
         queue.pass(&mut site.devices, &mut site.outcomes);
         let most = self.options.max_io_size;
         let nsid = command.nsid.get();
-        let known = nsid != NSID_ALL && queue.view().namespace(nsid).is_some();
+        let namespace = queue.view().namespace(nsid).filter(|_| nsid != NSID_ALL);
+        let access = namespace.map(|namespace| namespace.access);
         self.settle(site);
-        let examined = match examine(command, known, most) {
+        let examined = match examine(command, access.is_some(), most) {
+            // Another path may do it.
+            Ok(_) if access == Some(Access::Inaccessible) => Err(Status::ANA_INACCESSIBLE),
             Ok((wanted, need)) => command::carriage(command, need, in_capsule)
                 .map(|(carriage, len)| (wanted, carriage, len)),
             Err(status) => Err(status),

@@ -9,11 +9,13 @@ use super::admin::{SET, ask, log, simple};
 use super::commands::{flush, halves, read, write};
 use super::device::Puppet;
 use super::host::{Host, connect, connect_data, icreq};
+use super::party::{entry, register};
 use super::world::{NQN, Plan, World};
 use crate::nvme::Command;
 use crate::nvme::admin::{AdminCommand, GetLogPage};
 use crate::nvme::fabrics::CNTLID_DYNAMIC;
 use crate::nvme::identify::{IdentifyController, IdentifyNamespace, IndependentNamespace};
+use crate::nvme::reservation::Keys;
 use crate::nvmf::{Access, ListenAddress};
 
 /// Asymmetric Access Inaccessible: path related, and worth another try.
@@ -266,6 +268,9 @@ fn what_is_not_to_be_reached_is_not_touched() {
         assert_eq!(refused.status().code(), INACCESSIBLE);
         assert!(!refused.status().do_not_retry());
     }
+    let (reserve, keys) = entry(register(), Keys::new(0, 0xa));
+    let refused = near.run(world, reserve, &keys);
+    assert_eq!(refused.status().code(), INACCESSIBLE);
     let missing = near.run(world, second, &[0; 512]);
     assert_eq!(missing.status().code(), 0x009);
     let refused = near.fetch(world, read(0, 1), 512);
