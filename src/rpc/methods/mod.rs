@@ -18,6 +18,8 @@ mod nvme;
 mod nvmf;
 mod raid;
 mod reactors;
+mod target;
+mod transport;
 mod visibility;
 
 use std::fmt::Debug;
@@ -114,6 +116,8 @@ pub const FAMILIES: &[Family] = &[
     family("Members", members::METHODS),
     family("NVMe controllers as members", nvme::METHODS),
     family("RAID volumes", raid::METHODS),
+    family("The NVMe-oF target", target::METHODS),
+    family("Transports", transport::METHODS),
     family("Subsystems and namespaces", nvmf::METHODS),
     family("Listeners", listen::METHODS),
     family("Access to groups of namespaces (ANA)", ana::METHODS),

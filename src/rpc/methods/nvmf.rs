@@ -1,96 +1,22 @@
-//! Methods of the NVMe-oF target: transports, subsystems and what they export.
+//! Methods of subsystems and what they export.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::hosts::host;
 use super::listen::address;
 use super::{Answer, Method, Params, When};
 use crate::control::System;
-use crate::nvme::dhchap::{DhGroup, Hash};
 use crate::nvmf::{
-    NamespaceInfo, NamespaceOptions, SubsystemInfo, SubsystemKind, SubsystemOptions, TransportInfo,
-    TransportOptions,
+    NamespaceInfo, NamespaceOptions, SubsystemInfo, SubsystemKind, SubsystemOptions,
 };
 use crate::rpc::RpcError;
 
 /// This family's methods.
 pub const METHODS: &[Method] = &[
-    Method {
-        name: "nvmf_set_max_subsystems",
-        aliases: &["set_nvmf_target_max_subsystems"],
-        when: When::Startup,
-        params: &["max_subsystems"],
-        help: "Sets how many subsystems there may be",
-        run: nvmf_set_max_subsystems,
-    },
-    Method {
-        name: "nvmf_set_config",
-        aliases: &[],
-        when: When::Startup,
-        params: &[
-            "admin_cmd_passthru?",
-            "poll_groups_mask?",
-            "discovery_filter?",
-            "discovery_filters?",
-            "dhchap_digests?",
-            "dhchap_dhgroups?",
-            "dup_host_policy?",
-        ],
-        help: "Sets how hosts may prove who they are",
-        run: nvmf_set_config,
-    },
-    Method {
-        name: "nvmf_set_crdt",
-        aliases: &[],
-        when: When::Startup,
-        params: &["crdt1?", "crdt2?", "crdt3?"],
-        help: "Sets how long hosts wait before they repeat a command, in units of 100 ms",
-        run: nvmf_set_crdt,
-    },
-    Method {
-        name: "nvmf_create_transport",
-        aliases: &[],
-        when: When::Runtime,
-        params: &[
-            "trtype",
-            "tgt_name?",
-            "max_queue_depth?",
-            "max_aq_depth?",
-            "max_io_qpairs_per_ctrlr?",
-            "in_capsule_data_size?",
-            "max_io_size?",
-            "c2h_success?",
-            "io_unit_size?",
-            "num_shared_buffers?",
-            "buf_cache_size?",
-            "iobuf_small_cache_size?",
-            "iobuf_large_cache_size?",
-            "zcopy?",
-            "dif_insert_or_strip?",
-            "sock_priority?",
-            "acceptor_backlog?",
-            "acceptor_poll_rate?",
-            "ack_timeout?",
-            "abort_timeout_sec?",
-            "control_msg_num?",
-            "kas?",
-            "min_kato?",
-        ],
-        help: "Makes the TCP transport, which listeners need",
-        run: nvmf_create_transport,
-    },
-    Method {
-        name: "nvmf_get_transports",
-        aliases: &["get_nvmf_transports"],
-        when: When::Runtime,
-        params: &["trtype?", "tgt_name?"],
-        help: "Describes the transports",
-        run: nvmf_get_transports,
-    },
     Method {
         name: "nvmf_create_subsystem",
         aliases: &["nvmf_subsystem_create"],
@@ -172,236 +98,13 @@ pub fn check_trtype(trtype: &str) -> Result<(), RpcError> {
 }
 
 /// Refuses a feature of SPDK that there is not.
-fn absent(name: &str, is_wanted: bool) -> Result<(), RpcError> {
+pub fn absent(name: &str, is_wanted: bool) -> Result<(), RpcError> {
     if !is_wanted {
         return Ok(());
     }
     Err(RpcError::invalid_params(format!(
         "{name}: is not supported; leave it out"
     )))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SetMaxSubsystems {
-    max_subsystems: u32,
-}
-
-fn nvmf_set_max_subsystems(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: SetMaxSubsystems = params.read()?;
-    system
-        .target
-        .set_max_subsystems(p.max_subsystems as usize)?;
-    Ok(true.into())
-}
-
-/// Words in an array, or with commas between them.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected an array of words")]
-enum Words {
-    Array(Vec<String>),
-    Text(String),
-}
-
-impl Words {
-    /// What the words mean.
-    fn read<T: Copy>(
-        &self,
-        parameter: &str,
-        all: &[T],
-        word: impl Fn(T) -> &'static str,
-    ) -> Result<Vec<T>, RpcError> {
-        let words: Vec<&str> = match self {
-            Words::Array(words) => words.iter().map(String::as_str).collect(),
-            Words::Text(text) => text.split(',').map(str::trim).collect(),
-        };
-        let find = |wanted: &str| {
-            let found = all.iter().copied().find(|&one| word(one) == wanted);
-            found.ok_or_else(|| {
-                let known: Vec<_> = all.iter().map(|&one| word(one)).collect();
-                let known = known.join(", ");
-                RpcError::invalid_params(format!("{parameter}: {wanted:?} is none of {known}"))
-            })
-        };
-        words.into_iter().map(find).collect()
-    }
-
-    fn is_only(&self, default: &str) -> bool {
-        match self {
-            Words::Array(words) => words.iter().all(|word| word == default),
-            Words::Text(text) => text == default,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SetConfig {
-    admin_cmd_passthru: Option<Map<String, Value>>,
-    poll_groups_mask: Option<String>,
-    discovery_filter: Option<String>,
-    discovery_filters: Option<Words>,
-    dhchap_digests: Option<Words>,
-    dhchap_dhgroups: Option<Words>,
-    dup_host_policy: Option<String>,
-}
-
-fn nvmf_set_config(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: SetConfig = params.read()?;
-    let passed = p.admin_cmd_passthru.unwrap_or_default();
-    absent(
-        "admin_cmd_passthru",
-        passed.values().any(|value| *value != Value::Bool(false)),
-    )?;
-    absent("poll_groups_mask", p.poll_groups_mask.is_some())?;
-    let filter = p.discovery_filter.map(Words::Text);
-    for (name, filter) in [
-        ("discovery_filter", filter),
-        ("discovery_filters", p.discovery_filters),
-    ] {
-        absent(name, filter.is_some_and(|f| !f.is_only("match_any")))?;
-    }
-    absent(
-        "dup_host_policy",
-        p.dup_host_policy.is_some_and(|policy| policy != "allow"),
-    )?;
-    let mut algorithms = system.target.authentication().clone();
-    if let Some(words) = p.dhchap_digests {
-        algorithms.hashes = words.read("dhchap_digests", Hash::ALL, Hash::word)?;
-    }
-    if let Some(words) = p.dhchap_dhgroups {
-        algorithms.groups = words.read("dhchap_dhgroups", DhGroup::ALL, DhGroup::word)?;
-    }
-    system.target.set_authentication(algorithms)?;
-    Ok(true.into())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SetCrdt {
-    #[serde(default)]
-    crdt1: u16,
-    #[serde(default)]
-    crdt2: u16,
-    #[serde(default)]
-    crdt3: u16,
-}
-
-fn nvmf_set_crdt(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: SetCrdt = params.read()?;
-    system.target.set_retry_delays([p.crdt1, p.crdt2, p.crdt3]);
-    Ok(true.into())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CreateTransport {
-    trtype: String,
-    tgt_name: Option<String>,
-    max_queue_depth: Option<u16>,
-    max_aq_depth: Option<u16>,
-    max_io_qpairs_per_ctrlr: Option<u16>,
-    in_capsule_data_size: Option<u32>,
-    max_io_size: Option<u32>,
-    c2h_success: Option<bool>,
-    #[serde(default)]
-    dif_insert_or_strip: bool,
-    // Tuning of SPDK's own insides, of which ours have none.
-    #[serde(rename = "io_unit_size")]
-    _io_unit_size: Option<u32>,
-    #[serde(rename = "num_shared_buffers")]
-    _num_shared_buffers: Option<u32>,
-    #[serde(rename = "buf_cache_size")]
-    _buf_cache_size: Option<u32>,
-    #[serde(rename = "iobuf_small_cache_size")]
-    _iobuf_small_cache_size: Option<u32>,
-    #[serde(rename = "iobuf_large_cache_size")]
-    _iobuf_large_cache_size: Option<u32>,
-    #[serde(rename = "zcopy")]
-    _zcopy: Option<bool>,
-    #[serde(rename = "sock_priority")]
-    _sock_priority: Option<u32>,
-    #[serde(rename = "acceptor_backlog")]
-    _acceptor_backlog: Option<i32>,
-    #[serde(rename = "acceptor_poll_rate")]
-    _acceptor_poll_rate: Option<u32>,
-    #[serde(rename = "ack_timeout")]
-    _ack_timeout: Option<u32>,
-    #[serde(rename = "abort_timeout_sec")]
-    _abort_timeout_sec: Option<u32>,
-    #[serde(rename = "control_msg_num")]
-    _control_msg_num: Option<u16>,
-    #[serde(rename = "kas")]
-    _kas: Option<u16>,
-    #[serde(rename = "min_kato")]
-    _min_kato: Option<u32>,
-}
-
-fn nvmf_create_transport(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: CreateTransport = params.read()?;
-    check_target(p.tgt_name.as_deref())?;
-    check_trtype(&p.trtype)?;
-    absent("dif_insert_or_strip", p.dif_insert_or_strip)?;
-    let defaults = TransportOptions::default();
-    system.target.create_transport(TransportOptions {
-        max_queue_depth: p.max_queue_depth.unwrap_or(defaults.max_queue_depth),
-        max_aq_depth: p.max_aq_depth.unwrap_or(defaults.max_aq_depth),
-        max_io_qpairs_per_ctrlr: p
-            .max_io_qpairs_per_ctrlr
-            .unwrap_or(defaults.max_io_qpairs_per_ctrlr),
-        in_capsule_data_size: p
-            .in_capsule_data_size
-            .unwrap_or(defaults.in_capsule_data_size),
-        max_io_size: p.max_io_size.unwrap_or(defaults.max_io_size),
-        c2h_success: p.c2h_success.unwrap_or(defaults.c2h_success),
-        ..defaults
-    })?;
-    Ok(true.into())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GetTransports {
-    trtype: Option<String>,
-    tgt_name: Option<String>,
-}
-
-fn nvmf_get_transports(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: GetTransports = params.read()?;
-    check_target(p.tgt_name.as_deref())?;
-    let transports = system.target.transports();
-    let is_asked = |t: &&TransportInfo| {
-        p.trtype
-            .as_ref()
-            .is_none_or(|asked| asked.eq_ignore_ascii_case(t.trtype))
-    };
-    let shown: Vec<Value> = transports.iter().filter(is_asked).map(transport).collect();
-    match p.trtype {
-        Some(trtype) if shown.is_empty() => Err(RpcError::errno(
-            rustix::io::Errno::NODEV,
-            format!("transport '{trtype}' does not exist; nvmf_create_transport makes it"),
-        )),
-        _ => Ok(shown.into()),
-    }
-}
-
-fn transport(info: &TransportInfo) -> Value {
-    let o = &info.options;
-    json!({
-        "trtype": info.trtype,
-        "max_queue_depth": o.max_queue_depth,
-        "max_io_qpairs_per_ctrlr": o.max_io_qpairs_per_ctrlr,
-        "in_capsule_data_size": o.in_capsule_data_size,
-        "max_io_size": o.max_io_size,
-        "io_unit_size": o.max_io_size,
-        "max_aq_depth": o.max_aq_depth,
-        "dif_insert_or_strip": false,
-        "zcopy": false,
-        "c2h_success": o.c2h_success,
-        "sock_priority": 0,
-        "abort_timeout_sec": 1,
-        "ack_timeout": 0,
-    })
 }
 
 #[derive(Deserialize)]
@@ -638,6 +341,8 @@ fn unhex<const N: usize>(name: &str, text: &str) -> Result<[u8; N], RpcError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::rpc::testing::{call_now, keys, system};
 
@@ -648,103 +353,6 @@ mod tests {
         call_now(system, "bdev_null_create", null).unwrap();
         call_now(system, "nvmf_create_transport", json!({"trtype": "TCP"})).unwrap();
         call_now(system, "nvmf_create_subsystem", json!({"nqn": NQN})).unwrap();
-    }
-
-    #[test]
-    fn ways_of_authentication_are_set_before_the_start() {
-        let system = &mut crate::rpc::testing::starting();
-        let defaults = json!({
-            "admin_cmd_passthru": {"identify_ctrlr": false}, "discovery_filter": "match_any",
-            "discovery_filters": ["match_any"], "dup_host_policy": "allow",
-        });
-        assert_eq!(
-            call_now(system, "nvmf_set_config", defaults),
-            Ok(true.into())
-        );
-        assert_eq!(
-            system.target.authentication(),
-            &crate::nvmf::Algorithms::default()
-        );
-        let some = json!({"dhchap_digests": ["sha512"], "dhchap_dhgroups": "null,ffdhe4096"});
-        assert_eq!(call_now(system, "nvmf_set_config", some), Ok(true.into()));
-        for (params, names) in [
-            (json!({"dhchap_digests": ["md5"]}), "sha256, sha384, sha512"),
-            (json!({"dhchap_dhgroups": ["ffdhe1024"]}), "ffdhe2048"),
-            (json!({"dhchap_dhgroups": []}), "dhchap_dhgroups is empty"),
-            (
-                json!({"admin_cmd_passthru": {"identify_ctrlr": true}}),
-                "admin_cmd_passthru",
-            ),
-            (json!({"poll_groups_mask": "0x1"}), "poll_groups_mask"),
-            (json!({"discovery_filter": "transport"}), "discovery_filter"),
-            (
-                json!({"dup_host_policy": "restrict_per_listener"}),
-                "dup_host_policy",
-            ),
-        ] {
-            let error = call_now(system, "nvmf_set_config", params).unwrap_err();
-            assert_eq!(error.code, -32602, "{}", error.message);
-            assert!(error.message.contains(names), "{}", error.message);
-        }
-        let set = system.target.authentication();
-        assert_eq!(set.hashes, [Hash::Sha512]);
-        assert_eq!(set.groups, [DhGroup::Null, DhGroup::Ffdhe4096]);
-        system.finish_startup();
-        let config = call_now(system, "framework_get_config", json!({"name": "nvmf"})).unwrap();
-        let saved = json!({
-            "method": "nvmf_set_config",
-            "params": {"dhchap_digests": ["sha512"], "dhchap_dhgroups": ["null", "ffdhe4096"]},
-        });
-        assert!(config.as_array().unwrap().contains(&saved), "{config}");
-        let late = call_now(system, "nvmf_set_config", json!({}));
-        assert_eq!(late.unwrap_err().code, -1);
-    }
-
-    #[test]
-    fn transports_have_spdks_shape() {
-        let system = &mut system();
-        let spdks = json!({
-            "trtype": "tcp", "max_queue_depth": 64, "max_io_qpairs_per_ctrlr": 7,
-            "in_capsule_data_size": 4096, "max_io_size": 131_072, "io_unit_size": 131_072,
-            "max_aq_depth": 32, "num_shared_buffers": 511, "buf_cache_size": 4,
-            "zcopy": true, "c2h_success": false, "dif_insert_or_strip": false, "sock_priority": 0,
-            "acceptor_poll_rate": 10_000, "abort_timeout_sec": 1, "control_msg_num": 32,
-        });
-        assert_eq!(
-            call_now(system, "nvmf_create_transport", spdks.clone()),
-            Ok(true.into())
-        );
-        let shown = call_now(system, "nvmf_get_transports", Value::Null).unwrap();
-        let told = keys(&shown[0]);
-        for key in [
-            "trtype",
-            "max_queue_depth",
-            "max_io_qpairs_per_ctrlr",
-            "in_capsule_data_size",
-            "max_io_size",
-            "max_aq_depth",
-            "c2h_success",
-        ] {
-            assert!(told.contains(&key), "{key}");
-            if key != "trtype" {
-                assert_eq!(shown[0][key], spdks[key], "{key}");
-            }
-        }
-        assert_eq!(shown[0]["trtype"], "TCP");
-        let again =
-            call_now(system, "nvmf_create_transport", json!({"trtype": "TCP"})).unwrap_err();
-        assert_eq!(again.code, -32603);
-        assert!(
-            again
-                .message
-                .contains("Transport type 'TCP' already exists"),
-            "{}",
-            again.message
-        );
-        let by_type = call_now(system, "nvmf_get_transports", json!({"trtype": "tcp"}));
-        assert_eq!(by_type, Ok(shown));
-        let other = call_now(system, "nvmf_get_transports", json!({"trtype": "rdma"}));
-        assert_eq!(other.unwrap_err().code, -19);
     }
 
     #[test]
