@@ -268,11 +268,11 @@ fn what_is_not_to_be_reached_is_not_touched() {
         assert_eq!(refused.status().code(), INACCESSIBLE);
         assert!(!refused.status().do_not_retry());
     }
+    let missing = near.run(world, second, &[0; 512]);
+    assert_eq!(missing.status().code(), 0x009);
     let (reserve, keys) = entry(register(), Keys::new(0, 0xa));
     let refused = near.run(world, reserve, &keys);
     assert_eq!(refused.status().code(), INACCESSIBLE);
-    let missing = near.run(world, second, &[0; 512]);
-    assert_eq!(missing.status().code(), 0x009);
     let refused = near.fetch(world, read(0, 1), 512);
     assert_eq!(refused.status().code(), INACCESSIBLE);
     near.answer(&request, &[3; 512], 512);
