@@ -355,6 +355,19 @@ mod tests {
         call_now(system, "nvmf_create_subsystem", json!({"nqn": NQN})).unwrap();
     }
 
+    /// What `rpc.py nvmf_create_transport -t TCP` of SPDK 26.09 sends.
+    #[test]
+    fn what_spdks_client_sends_is_taken() {
+        let sent = json!({
+            "no_srq": false, "c2h_success": true, "trtype": "TCP", "zcopy": false,
+            "dif_insert_or_strip": false, "no_wr_batching": false, "disable_mappable_bar0": false,
+            "disable_adaptive_irq": false, "disable_shadow_doorbells": false,
+            "disable_command_passthru": false,
+        });
+        let made = call_now(&mut system(), "nvmf_create_transport", sent);
+        assert_eq!(made, Ok(true.into()));
+    }
+
     #[test]
     fn subsystems_have_spdks_shape_and_discovery_comes_first() {
         let system = &mut system();

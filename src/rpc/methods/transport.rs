@@ -39,6 +39,15 @@ pub const METHODS: &[Method] = &[
             "control_msg_num?",
             "kas?",
             "min_kato?",
+            "num_cqe?",
+            "max_srq_depth?",
+            "no_srq?",
+            "no_wr_batching?",
+            "data_wr_pool_size?",
+            "disable_mappable_bar0?",
+            "disable_adaptive_irq?",
+            "disable_shadow_doorbells?",
+            "disable_command_passthru?",
         ],
         help: "Makes the TCP transport, which listeners need",
         run: nvmf_create_transport,
@@ -95,6 +104,25 @@ struct CreateTransport {
     _kas: Option<u16>,
     #[serde(rename = "min_kato")]
     _min_kato: Option<u32>,
+    // Of SPDK's other transports. Its rpc.py sends some of them for each.
+    #[serde(rename = "num_cqe")]
+    _num_cqe: Option<i32>,
+    #[serde(rename = "max_srq_depth")]
+    _max_srq_depth: Option<u32>,
+    #[serde(rename = "no_srq")]
+    _no_srq: Option<bool>,
+    #[serde(rename = "no_wr_batching")]
+    _no_wr_batching: Option<bool>,
+    #[serde(rename = "data_wr_pool_size")]
+    _data_wr_pool_size: Option<u32>,
+    #[serde(rename = "disable_mappable_bar0")]
+    _disable_mappable_bar0: Option<bool>,
+    #[serde(rename = "disable_adaptive_irq")]
+    _disable_adaptive_irq: Option<bool>,
+    #[serde(rename = "disable_shadow_doorbells")]
+    _disable_shadow_doorbells: Option<bool>,
+    #[serde(rename = "disable_command_passthru")]
+    _disable_command_passthru: Option<bool>,
 }
 
 fn nvmf_create_transport(system: &mut System, params: Params) -> Result<Answer, RpcError> {
