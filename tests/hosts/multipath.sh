@@ -67,7 +67,7 @@ second() {
 shown() { [ -n "$(second)" ]; }
 hidden() { [ -z "$(second)" ]; }
 content() {
-    ! kernel_messages | grep -Ei 'I/O error|digest|corrupt|BUG|WARNING|Call Trace'
+    ! kernel_messages | grep -E 'I/O error|digest|corrupt|BUG|WARNING|Call Trace'
 }
 
 check "the kernel makes one device of several paths" \
