@@ -42,9 +42,9 @@ pub struct Effects {
     pub answers: Vec<Answer>,
     /// The controller was enabled or disabled.
     pub enabled: Option<bool>,
-    /// What the control side is to be asked, or told, of the reservation of a namespace: for a
+    /// What the control side is to be asked, or told, of the reservations of namespaces: for a
     /// command that is answered then.
-    pub reservations: Vec<(SlotId, u32, Wish)>,
+    pub reservations: Vec<(SlotId, Vec<u32>, Wish)>,
 }
 
 /// The answer to one admin command.
@@ -554,7 +554,14 @@ impl Controller {
             Some(value) if value > 1 => Err(invalid_field),
             set => {
                 let wish = set.map_or(Wish::Persistence, |v| Wish::SetPersistence(v == 1));
-                effects.reservations.push((slot, nsid, wish));
+                let nsids = match nsid {
+                    NSID_ALL => {
+                        let active = self.grant.view.active();
+                        active.filter(|n| n.persists).map(|n| n.nsid).collect()
+                    }
+                    nsid => vec![nsid],
+                };
+                effects.reservations.push((slot, nsids, wish));
                 Ok(Done::Kept)
             }
         }

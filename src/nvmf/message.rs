@@ -173,8 +173,8 @@ pub struct ReservationRequest {
     pub connection: ConnectionId,
     /// The command.
     pub slot: SlotId,
-    /// The namespace; FFFFFFFFh for all whose reservations can outlive a loss of power.
-    pub nsid: u32,
+    /// The namespaces that it is about, one after the other.
+    pub nsids: Vec<u32>,
     /// What it wants.
     pub wish: Wish,
 }

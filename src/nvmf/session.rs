@@ -621,8 +621,8 @@ impl Session {
                     .respond_with_bytes(answer.slot, answer.data, answer.result);
             }
         }
-        for (slot, nsid, wish) in effects.reservations {
-            self.ask_for_reservation(Reserving::new(slot, nsid, wish), site);
+        for (slot, nsids, wish) in effects.reservations {
+            self.ask_for_reservation(Reserving::new(slot, nsids, wish), site);
         }
         if let Some(enabled) = effects.enabled {
             site.events.push_back(GroupEvent::Enabled {

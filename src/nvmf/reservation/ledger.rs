@@ -242,13 +242,6 @@ impl Ledger {
             .collect()
     }
 
-    /// Namespaces of a subsystem whose reservations can outlive a loss of power.
-    pub fn persistent(&self, subsystem: SubsystemId) -> Vec<u32> {
-        let entries = self.entries.range((subsystem, 0)..=(subsystem, u32::MAX));
-        let persistent = entries.filter(|(_, entry)| entry.file.is_some());
-        persistent.map(|(&(_, nsid), _)| nsid).collect()
-    }
-
     /// The namespace whose file this is.
     pub fn owner(&self, path: &Path) -> Option<Place> {
         let is_its = |entry: &Entry| entry.file.as_ref().is_some_and(|file| file.path == path);

@@ -16,7 +16,7 @@ use crate::nvmf::tcp::SlotId;
 #[derive(Debug)]
 pub struct Reserving {
     slot: SlotId,
-    nsid: u32,
+    nsids: Vec<u32>,
     wish: Wish,
     /// The control side has it; it is answered even if the connection is lost.
     asked: bool,
@@ -24,10 +24,10 @@ pub struct Reserving {
 
 impl Reserving {
     /// A command that needs no data from the host.
-    pub fn new(slot: SlotId, nsid: u32, wish: Wish) -> Self {
+    pub fn new(slot: SlotId, nsids: Vec<u32>, wish: Wish) -> Self {
         Self {
             slot,
-            nsid,
+            nsids,
             wish,
             asked: false,
         }
@@ -79,7 +79,7 @@ impl Session {
                 return self.refuse(slot, status);
             }
         };
-        let reserving = Reserving::new(slot, nsid, Wish::Command(wanted, Keys::new(0, 0)));
+        let reserving = Reserving::new(slot, vec![nsid], Wish::Command(wanted, Keys::new(0, 0)));
         if len == 0 {
             self.connection.drain();
             return self.ask_for_reservation(reserving, site);
@@ -123,7 +123,7 @@ impl Session {
         let request = ReservationRequest {
             connection: self.id,
             slot: reserving.slot,
-            nsid: reserving.nsid,
+            nsids: reserving.nsids.clone(),
             wish: reserving.wish,
         };
         self.reserving.push(reserving);
@@ -151,7 +151,7 @@ impl Session {
                         cid: self.connection.cid(slot),
                         status,
                         lba: 0,
-                        nsid: reserving.nsid,
+                        nsid: reserving.nsids.first().copied().unwrap_or(0),
                         opcode: command.to_command(0).opcode,
                     });
                     self.report_failures(site);

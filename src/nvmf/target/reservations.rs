@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Target;
-use crate::nvme::{NSID_ALL, Status};
+use crate::nvme::Status;
 use crate::nvmf::error::TargetError;
 use crate::nvmf::message::{
     ConnectionId, FenceChange, GroupCommand, ReservationNotice, ReservationRequest, Ticket,
@@ -86,20 +86,17 @@ impl Target {
     pub(super) fn reserve(&mut self, group: usize, request: ReservationRequest) {
         let association = self.associations.association(request.connection);
         let of = association.map(|a| (a.subsystem, a.hostid));
-        let mut request = Request {
+        let request = Request {
             connection: request.connection,
             group,
             slot: request.slot,
             host: of.map_or([0; 16], |(_, host)| host),
             wish: request.wish,
-            rest: vec![request.nsid],
+            rest: request.nsids,
         };
         let Some((subsystem, _)) = of else {
             return self.answer_reservation(request, Err(GONE));
         };
-        if request.rest == [NSID_ALL] {
-            request.rest = self.ledger.persistent(subsystem);
-        }
         self.next_namespace(subsystem, request);
     }
 
