@@ -453,7 +453,16 @@ fn hosts_are_told_of_namespaces_that_come_and_go() {
         .remove_namespace(&mut world.registry, NQN, 1)
         .expect("there");
     assert!(admin.is_silent(&mut world));
+    // Read with the event retained, the page stays, and so does the silence.
+    let retained = GetLogPage {
+        retain_event: true,
+        ..GetLogPage::new(0x04, 4096)
+    };
+    let retained = AdminCommand::GetLogPage(retained).to_command(0);
+    let retained = admin.fetch(&mut world, retained, 4096).data;
+    assert!(admin.is_silent(&mut world));
     let changed = log(&mut admin, &mut world, 0x04, 0, 4096);
+    assert_eq!(changed.data, retained);
     let list = NamespaceList::read_from_bytes(&changed.data).expect("4096 bytes");
     assert_eq!(list.iter().collect::<Vec<_>>(), [1, 2]);
     // Both changes are in the page that was read, and there is nothing to tell but that.

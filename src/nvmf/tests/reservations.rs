@@ -488,6 +488,29 @@ fn hosts_are_told_what_happens_to_them() {
 }
 
 #[test]
+fn who_stays_registered_is_told_that_a_reservation_is_another_one() {
+    let mut world = World::new();
+    let (mut a, mut b) = two(&mut world);
+    let mut c = Party::new(&mut world, 3);
+    for (party, key) in [(&mut a, 1), (&mut b, 2), (&mut c, 3)] {
+        assert_eq!(party.register(&mut world, key), 0);
+    }
+    let kind = ReservationType::WriteExclusiveRegistrants;
+    assert_eq!(a.acquire(&mut world, kind, 1), 0);
+    // Of the same type, it is nobody's business but the loser's.
+    assert_eq!(b.preempt(&mut world, kind, 2, 1), 0);
+    assert_eq!(page(&mut c, &mut world, false), [0; 64]);
+    assert_eq!(page(&mut a, &mut world, false)[8], 1);
+    // Of another type, others may do other things from now on. Who preempts itself stays registered.
+    let other = ReservationType::ExclusiveAccess;
+    assert_eq!(b.preempt(&mut world, other, 2, 2), 0);
+    assert_eq!(page(&mut c, &mut world, false)[8], 2);
+    assert_eq!(page(&mut b, &mut world, false), [0; 64]);
+    assert_eq!((b.write(&mut world), c.read(&mut world)), (0, CONFLICT));
+    assert_eq!(b.report(&mut world).registrants.len(), 2);
+}
+
+#[test]
 fn a_namespace_that_goes_answers_who_waits_for_it() {
     let puppet = Puppet::new("Test0", 1000, |_| {});
     let mut world = World::bare(&Plan::default());
