@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -21,17 +22,24 @@ const DEPTH: usize = 4096;
 pub struct Delay {
     info: Info,
     base: Arc<dyn Bdev>,
-    latencies: Latencies,
+    latencies: Arc<Latencies>,
 }
 
-/// The delays of the four classes in microseconds.
-#[derive(Clone, Copy, Debug)]
-struct Latencies {
-    avg_read: u64,
-    p99_read: u64,
-    avg_write: u64,
-    p99_write: u64,
+/// Which of the four delays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DelayKind {
+    /// Of most reads.
+    AvgRead,
+    /// Of one read in a hundred.
+    P99Read,
+    /// Of most writes.
+    AvgWrite,
+    /// Of one write in a hundred.
+    P99Write,
 }
+
+/// The delays in microseconds, in the order of [`DelayKind`]. They may change while channels are open.
+type Latencies = [AtomicU64; 4];
 
 impl Delay {
     /// Puts a delay device named `name` on top of `base`. All delays are in microseconds, counted
@@ -75,12 +83,9 @@ impl Delay {
         Ok(Arc::new(Self {
             info,
             base,
-            latencies: Latencies {
-                avg_read: avg_read_us,
-                p99_read: p99_read_us,
-                avg_write: avg_write_us,
-                p99_write: p99_write_us,
-            },
+            latencies: Arc::new(
+                [avg_read_us, p99_read_us, avg_write_us, p99_write_us].map(AtomicU64::new),
+            ),
         }))
     }
 }
@@ -88,23 +93,50 @@ impl Delay {
 impl Delay {
     /// The delays in microseconds: average and 99th percentile of reads, then of writes.
     pub fn latencies_us(&self) -> [u64; 4] {
-        let l = self.latencies;
-        [l.avg_read, l.p99_read, l.avg_write, l.p99_write]
+        [0, 1, 2, 3].map(|at| self.latencies[at].load(Ordering::Relaxed))
+    }
+
+    /// Changes a delay, in microseconds; requests that wait already are completed with the old one. An
+    /// average that is raised above its 99th percentile raises that too.
+    ///
+    /// # Errors
+    /// [`CreateError::Latency`] for a 99th percentile that is less than its average.
+    pub fn set_latency(&self, kind: DelayKind, us: u64) -> Result<(), CreateError> {
+        let of = |kind: DelayKind| &self.latencies[kind as usize];
+        let (what, avg, p99) = match kind {
+            DelayKind::AvgRead | DelayKind::P99Read => {
+                ("read", DelayKind::AvgRead, DelayKind::P99Read)
+            }
+            _ => ("write", DelayKind::AvgWrite, DelayKind::P99Write),
+        };
+        if kind == avg {
+            of(p99).fetch_max(us, Ordering::Relaxed);
+        } else {
+            let avg = of(avg).load(Ordering::Relaxed);
+            if us < avg {
+                let (name, p99) = (self.info.name.clone(), us);
+                return Err(CreateError::Latency {
+                    name,
+                    what,
+                    avg,
+                    p99,
+                });
+            }
+        }
+        of(kind).store(us, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A channel over one of the base.
     fn over(&self, base: Box<dyn Channel>) -> Box<dyn Channel> {
-        let lanes = self.latencies_us().map(|us| Lane {
-            delay: Duration::from_micros(us),
-            waiting: VecDeque::new(),
-        });
         Box::new(DelayChannel {
             name: self.info.name.clone(),
             block_size: self.info.block_size,
             base,
             running: Slots::new(DEPTH as u32),
             arrived: Vec::new(),
-            lanes,
+            latencies: self.latencies.clone(),
+            lanes: Default::default(),
             dice: 1,
             stat: IoStat::default(),
         })
@@ -125,13 +157,14 @@ impl Bdev for Delay {
     }
 
     fn driver_specific(&self) -> Value {
+        let [avg_read, p99_read, avg_write, p99_write] = self.latencies_us();
         json!({"delay": {
             "name": self.info.name,
             "base_bdev_name": self.base.info().name,
-            "avg_read_latency": self.latencies.avg_read,
-            "p99_read_latency": self.latencies.p99_read,
-            "avg_write_latency": self.latencies.avg_write,
-            "p99_write_latency": self.latencies.p99_write,
+            "avg_read_latency": avg_read,
+            "p99_read_latency": p99_read,
+            "avg_write_latency": avg_write,
+            "p99_write_latency": p99_write,
         }})
     }
 }
@@ -144,11 +177,18 @@ struct Running {
     bytes: u64,
 }
 
-/// Completions that wait out the same delay, so the first in is the first out.
-#[derive(Debug)]
+/// Completions that wait out the same delay, in the order in which they are due: mostly that in which they
+/// came, because the delay hardly ever changes.
+#[derive(Debug, Default)]
 struct Lane {
-    delay: Duration,
     waiting: VecDeque<(Instant, Completion)>,
+}
+
+impl Lane {
+    fn push(&mut self, due: Instant, completion: Completion) {
+        let at = self.waiting.partition_point(|&(other, _)| other <= due);
+        self.waiting.insert(at, (due, completion));
+    }
 }
 
 #[derive(Debug)]
@@ -158,7 +198,8 @@ struct DelayChannel {
     base: Box<dyn Channel>,
     running: Slots<Running>,
     arrived: Vec<Completion>,
-    /// Average and 99th percentile of reads, then of writes.
+    latencies: Arc<Latencies>,
+    /// In the order of [`DelayKind`].
     lanes: [Lane; 4],
     dice: u32,
     stat: IoStat,
@@ -209,8 +250,9 @@ impl Channel for DelayChannel {
             completion.token = token;
             match self.lane(op) {
                 Some(lane) => {
-                    let lane = &mut self.lanes[lane];
-                    lane.waiting.push_back((now + lane.delay, completion));
+                    let us = self.latencies[lane].load(Ordering::Relaxed);
+                    let due = now + Duration::from_micros(us);
+                    self.lanes[lane].push(due, completion);
                 }
                 None => done.push(completion),
             }
@@ -331,6 +373,42 @@ mod tests {
         assert_eq!(fast + slow, 3000);
         // Thirty expected; five standard deviations are 27.
         assert!((3..=57).contains(&slow), "{slow} of 3000");
+    }
+
+    /// A delay that changes does not hold up what comes after it, and changes nothing of what waits.
+    #[test]
+    fn a_delay_may_change_while_requests_wait() {
+        let (_arena, pool) = buffers();
+        let bdev = slow(1_000_000, 0);
+        let mut user = User::new(&*bdev, &pool);
+        let mut done = Vec::new();
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut read = |user: &mut User, token, now| -> Vec<u64> {
+            let request = Request {
+                token,
+                op: Op::Read,
+                lba: 0,
+                blocks: 1,
+                data: user.read_data(512),
+            };
+            user.channel.submit(request).unwrap();
+            user.channel.poll(now, &mut done);
+            done.drain(..).map(|c| c.token).collect()
+        };
+        assert!(read(&mut user, 1, start).is_empty());
+        bdev.set_latency(DelayKind::AvgRead, 0).unwrap();
+        bdev.set_latency(DelayKind::P99Read, 0).unwrap();
+        assert_eq!(read(&mut user, 2, start), [2]);
+        bdev.set_latency(DelayKind::AvgRead, 5_000_000).unwrap();
+        assert_eq!(bdev.latencies_us(), [5_000_000, 5_000_000, 0, 0]);
+        assert_eq!(read(&mut user, 3, start + second), [1]);
+        assert_eq!(user.channel.deadline(), Some(start + 6 * second));
+        let low = bdev
+            .set_latency(DelayKind::P99Read, 4)
+            .unwrap_err()
+            .to_string();
+        assert!(low.contains("p99 read latency of 4 us"), "{low}");
     }
 
     #[test]

@@ -12,6 +12,12 @@ const DEPTH: usize = 4096;
 /// What such a device does with a request whose blocks exist and whose buffers add up.
 pub(super) trait Immediate: Debug {
     fn info(&self) -> &Info;
+
+    /// How many blocks there are now.
+    fn blocks(&self) -> u64 {
+        self.info().blocks
+    }
+
     fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data) -> Status;
 }
 
@@ -40,7 +46,7 @@ impl<D: Immediate> Channel for ImmediateChannel<D> {
         if self.done.len() == DEPTH {
             return Err(request);
         }
-        let exists = request.is_within(info);
+        let exists = request.is_below(self.device.blocks());
         let Request {
             token,
             op,

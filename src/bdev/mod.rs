@@ -18,6 +18,7 @@ mod delay;
 mod error;
 mod immediate;
 mod iostat;
+mod limits;
 mod malloc;
 mod null;
 pub mod nvme;
@@ -30,21 +31,23 @@ mod uring;
 pub(crate) mod conformance;
 
 pub use create::CreateError;
-pub use delay::Delay;
+pub use delay::{Delay, DelayKind};
 pub use error::{ErrorBdev, Fault, InjectError, Injection, IoType};
 pub use iostat::IoStat;
+pub use limits::RateLimits;
 pub use malloc::Malloc;
 pub use null::Null;
 pub use registry::{Claim, Registry, RegistryError};
 pub use request::{Completion, Data, Op, Request, Status};
-pub use uring::{Uring, UringError, open_alone};
+pub use uring::{FileApi, Uring, UringError, open_alone};
 
 use std::fmt::Debug;
 use std::time::Instant;
 
 use uuid::Uuid;
 
-/// What a device is, fixed while it is open.
+/// What a device is. A device that has grown is told anew: what was known of it before stays true of the
+/// blocks that there were.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
     /// Name, unique in the process.

@@ -1,6 +1,7 @@
 //! A device that keeps nothing: for measuring what is above it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ const MAX_BYTES: u32 = 1 << 20;
 /// before gets out.
 #[derive(Debug)]
 pub struct Null {
+    info: Info,
     sink: Arc<Sink>,
 }
 
@@ -43,14 +45,33 @@ impl Null {
             write_cache: false,
             deallocates: true,
         };
-        let sink = Arc::new(Sink { info });
-        Ok(Arc::new(Self { sink }))
+        let sink = Arc::new(Sink {
+            info: info.clone(),
+            blocks: AtomicU64::new(num_blocks),
+        });
+        Ok(Arc::new(Self { info, sink }))
+    }
+
+    /// The same device with another number of blocks. Channels that are open know it at once.
+    ///
+    /// # Errors
+    /// [`CreateError::Size`].
+    pub fn resized(&self, num_blocks: u64) -> Result<Arc<Self>, CreateError> {
+        check_shape(&self.info.name, self.info.block_size, num_blocks)?;
+        self.sink.blocks.store(num_blocks, Ordering::Release);
+        Ok(Arc::new(Self {
+            info: Info {
+                blocks: num_blocks,
+                ..self.info.clone()
+            },
+            sink: self.sink.clone(),
+        }))
     }
 }
 
 impl Bdev for Null {
     fn info(&self) -> &Info {
-        &self.sink.info
+        &self.info
     }
 
     fn open(&self) -> Result<Box<dyn Channel>, OpenError> {
@@ -60,12 +81,19 @@ impl Bdev for Null {
 
 #[derive(Debug)]
 struct Sink {
+    /// As it was made.
     info: Info,
+    /// How many there are now.
+    blocks: AtomicU64,
 }
 
 impl Immediate for Sink {
     fn info(&self) -> &Info {
         &self.info
+    }
+
+    fn blocks(&self) -> u64 {
+        self.blocks.load(Ordering::Acquire)
     }
 
     fn execute(&self, op: Op, _lba: u64, _blocks: u32, data: &mut Data) -> Status {
@@ -102,5 +130,20 @@ mod tests {
         let stat = user.iostat("n");
         assert_eq!((stat.bytes_read, stat.bytes_written), (1024, 1024));
         assert_eq!(stat.num_errors, 2);
+    }
+
+    #[test]
+    fn open_channels_follow_the_size() {
+        let (_arena, pool) = buffers();
+        let small = Null::new("n", 4096, 8, None).unwrap();
+        let mut user = User::new(&*small, &pool);
+        assert_eq!(user.read(8, 1), Err(Status::OutOfRange));
+        let large = small.resized(16).unwrap();
+        assert_eq!((small.info().blocks, large.info().blocks), (8, 16));
+        assert_eq!(large.info().uuid, small.info().uuid);
+        assert!(user.read(15, 1).is_ok());
+        assert_eq!(user.read(16, 1), Err(Status::OutOfRange));
+        let none = small.resized(0).unwrap_err().to_string();
+        assert!(none.contains("at least one block"), "{none}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Bdev;
+use super::{Bdev, RateLimits};
 
 /// Who uses a device, so that nobody else does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub struct Registry {
 struct Entry {
     bdev: Arc<dyn Bdev>,
     claim: Option<Claim>,
+    limits: RateLimits,
 }
 
 impl Registry {
@@ -55,7 +56,12 @@ impl Registry {
         if self.entries.contains_key(&name) {
             return Err(RegistryError::Exists(name));
         }
-        self.entries.insert(name, Entry { bdev, claim: None });
+        let entry = Entry {
+            bdev,
+            claim: None,
+            limits: RateLimits::default(),
+        };
+        self.entries.insert(name, entry);
         Ok(())
     }
 
@@ -72,12 +78,38 @@ impl Registry {
         Ok(entry.expect("looked up above").bdev)
     }
 
+    /// Tells a device anew, which has changed its size; it keeps its name and its holder.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub fn replace(&mut self, bdev: Arc<dyn Bdev>) -> Result<(), RegistryError> {
+        let name = bdev.info().name.clone();
+        self.entry_mut(&name)?.bdev = bdev;
+        Ok(())
+    }
+
     /// The device of this name.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`].
     pub fn get(&self, name: &str) -> Result<Arc<dyn Bdev>, RegistryError> {
         Ok(self.entry(name)?.bdev.clone())
+    }
+
+    /// How much of the device hosts may use.
+    pub fn limits(&self, name: &str) -> RateLimits {
+        self.entries
+            .get(name)
+            .map_or_else(RateLimits::default, |e| e.limits)
+    }
+
+    /// Sets how much of the device hosts may use. Whoever serves hosts has to be told, too.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub fn set_limits(&mut self, name: &str, limits: RateLimits) -> Result<(), RegistryError> {
+        self.entry_mut(name)?.limits = limits;
+        Ok(())
     }
 
     /// Who holds the device of this name, if it exists and somebody does.

@@ -106,7 +106,13 @@ pub struct Request {
 impl Request {
     /// Whether all of its blocks exist; a flush has none.
     pub(super) fn is_within(&self, info: &Info) -> bool {
-        self.op == Op::Flush || info.contains(self.lba, self.blocks)
+        self.is_below(info.blocks)
+    }
+
+    /// The same for a device that has so many blocks now.
+    pub(super) fn is_below(&self, blocks: u64) -> bool {
+        let end = self.lba.checked_add(u64::from(self.blocks));
+        self.op == Op::Flush || end.is_some_and(|end| end <= blocks)
     }
 
     /// Panics unless the buffers are of the operation's kind and add up to its blocks, and there

@@ -22,8 +22,8 @@ pub fn start(verbose: u8) -> LogSwitch {
         .with(filter)
         .with(lines)
         .init();
-    LogSwitch::new(level, move |level| {
+    LogSwitch::new(level, move |directives| {
         // Fails only once the subscriber is gone, and with it all logging.
-        let _ = handle.reload(EnvFilter::new(level.directive()));
+        let _ = handle.reload(EnvFilter::new(directives));
     })
 }

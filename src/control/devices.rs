@@ -1,14 +1,14 @@
 //! The devices, of which kind each is and what it stands on.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::ControlError;
 use super::notices::{Event, Notices};
-use crate::bdev::{Bdev, Delay, ErrorBdev, Registry, RegistryError};
+use crate::bdev::{Bdev, Delay, ErrorBdev, Null, Registry, RegistryError, Uring};
 
 /// Which kind a device is of, and what only that kind has.
 #[derive(Clone, Debug)]
@@ -16,11 +16,14 @@ pub enum Kind {
     /// A RAM disk.
     Malloc,
     /// Accepts everything and keeps nothing.
-    Null,
+    Null {
+        /// Can be given another size.
+        device: Arc<Null>,
+    },
     /// A file or kernel block device.
-    Uring {
-        /// Its path.
-        path: PathBuf,
+    File {
+        /// Knows its path, and finds out how large it is.
+        device: Arc<Uring>,
     },
     /// Makes `base` slow.
     Delay {
@@ -53,8 +56,8 @@ impl Kind {
     pub fn word(&self) -> &'static str {
         match self {
             Kind::Malloc => "malloc",
-            Kind::Null => "null",
-            Kind::Uring { .. } => "uring",
+            Kind::Null { .. } => "null",
+            Kind::File { device } => device.api().word(),
             Kind::Delay { .. } => "delay",
             Kind::Error { .. } => "error injection",
             Kind::Nvme { .. } => Self::NVME,
@@ -136,6 +139,17 @@ impl Devices {
         Ok(())
     }
 
+    /// A device has another size now, and is told anew.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub fn resize(&mut self, bdev: Arc<dyn Bdev>) -> Result<(), RegistryError> {
+        let name = bdev.info().name.clone();
+        self.registry.replace(bdev)?;
+        self.notices.add(Event::Resize, &name);
+        Ok(())
+    }
+
     /// The device of this name, or whose UUID this is.
     ///
     /// # Errors
@@ -152,7 +166,7 @@ impl Devices {
     /// The files and kernel block devices among the devices.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.kinds.values().filter_map(|made| match &made.kind {
-            Kind::Uring { path } => Some(path.as_path()),
+            Kind::File { device } => Some(device.path()),
             _ => None,
         })
     }
@@ -194,10 +208,15 @@ impl Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bdev::Null;
 
-    fn null(name: &str) -> Arc<dyn Bdev> {
-        Null::new(name, 512, 8, None).unwrap()
+    fn null(name: &str) -> (Arc<dyn Bdev>, Kind) {
+        let device = Null::new(name, 512, 8, None).unwrap();
+        (device.clone(), Kind::Null { device })
+    }
+
+    fn add(devices: &mut Devices, name: &str) {
+        let (bdev, kind) = null(name);
+        devices.add(bdev, kind).unwrap();
     }
 
     fn delay(base: Arc<dyn Bdev>, name: &str) -> Result<(Arc<dyn Bdev>, Kind), ControlError> {
@@ -213,7 +232,7 @@ mod tests {
     #[test]
     fn a_stacked_device_holds_its_base_until_it_goes() {
         let mut devices = Devices::default();
-        devices.add(null("n"), Kind::Null).unwrap();
+        add(&mut devices, "n");
         devices.stack("n", "d", |base| delay(base, "d")).unwrap();
         let busy = devices.remove("n").unwrap_err();
         assert!(matches!(busy, RegistryError::Busy { .. }));
@@ -228,11 +247,11 @@ mod tests {
     fn devices_are_told_in_the_order_in_which_they_were_made() {
         let mut devices = Devices::default();
         for name in ["z", "m"] {
-            devices.add(null(name), Kind::Null).unwrap();
+            add(&mut devices, name);
         }
         devices.stack("z", "a", |base| delay(base, "a")).unwrap();
         devices.remove("m").unwrap();
-        devices.add(null("b"), Kind::Null).unwrap();
+        add(&mut devices, "b");
         let told = devices.in_order().map(|(bdev, _)| bdev.info().name.clone());
         assert_eq!(told.collect::<Vec<_>>(), ["z", "a", "b"]);
     }
@@ -240,8 +259,8 @@ mod tests {
     #[test]
     fn a_base_is_let_go_when_the_stacking_fails() {
         let mut devices = Devices::default();
-        devices.add(null("n"), Kind::Null).unwrap();
-        devices.add(null("taken"), Kind::Null).unwrap();
+        add(&mut devices, "n");
+        add(&mut devices, "taken");
         for name in ["", "taken"] {
             assert!(devices.stack("n", name, |base| delay(base, name)).is_err());
             assert_eq!(devices.registry.claim_of("n"), None);
@@ -256,9 +275,9 @@ mod tests {
     #[test]
     fn devices_are_found_by_name_and_uuid_and_told_apart_by_kind() {
         let mut devices = Devices::default();
-        let bdev = null("n");
+        let (bdev, kind) = null("n");
         let uuid = bdev.info().uuid.to_string();
-        devices.add(bdev, Kind::Null).unwrap();
+        devices.add(bdev, kind).unwrap();
         assert_eq!(devices.of_kind(&uuid, "null").unwrap().0, "n");
         assert!(devices.find(&Uuid::new_v4().to_string()).is_err());
         let error = devices.of_kind("n", "malloc").unwrap_err().to_string();

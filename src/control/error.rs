@@ -1,5 +1,7 @@
 //! Why the system refused a change.
 
+use std::path::PathBuf;
+
 use rustix::io::Errno;
 
 use crate::bdev::nvme::pcie::vfio::VfioError;
@@ -75,6 +77,28 @@ pub enum ControlError {
     /// The device is no member of any volume.
     #[error("bdev {0} is no member of a RAID volume; bdev_raid_get_bdevs lists the members")]
     NotAMember(String),
+    /// A null device would lose blocks.
+    #[error(
+        "bdev {name}: {bytes} bytes are less than the {now} that it has, and it does not shrink; delete it and make it anew"
+    )]
+    Smaller {
+        /// The device.
+        name: String,
+        /// What was asked for.
+        bytes: u64,
+        /// What it has.
+        now: u64,
+    },
+    /// A file has shrunk under a device that is in use.
+    #[error(
+        "bdev {name}: {path} has become smaller, and the device is in use; make the file as large as it was, or end the use of the device first"
+    )]
+    Shrunk {
+        /// The device.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+    },
     /// The volume cannot do that before it is started.
     #[error("RAID volume {name} is not started: {reason}")]
     NotStarted {
@@ -241,6 +265,8 @@ impl ControlError {
             Self::Create(CreateError::Memory { .. }) => Errno::NOMEM,
             Self::Uring(error) => uring_errno(error),
             Self::Create(_) | Self::Inject(_) | Self::Invalid(_) => Errno::INVAL,
+            Self::Smaller { .. } => Errno::INVAL,
+            Self::Shrunk { .. } => Errno::BUSY,
             Self::Open(_) | Self::Announcement(_) => Errno::IO,
             Self::Target(error) => Errno::from_raw_os_error(error.errno()),
             Self::NoReactors | Self::NotKept(_) => Errno::OPNOTSUPP,

@@ -66,17 +66,41 @@ impl FromStr for LogLevel {
     }
 }
 
-/// Whoever set up logging gives this, so that the level can be changed.
+/// The parts of the program that can be logged in full, whatever the level is: its rooms.
+pub const FLAGS: [&str; 11] = [
+    "bdev",
+    "control",
+    "initiator",
+    "md",
+    "memory",
+    "nvme",
+    "nvmf",
+    "raid",
+    "reactor",
+    "rpc",
+    "serve",
+];
+
+/// There is no such flag.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no log flag; log_get_flags lists them, and \"all\" means all of them")]
+pub struct UnknownFlag(String);
+
+/// Whoever set up logging gives this, so that what is logged can be changed.
 pub struct LogSwitch {
     level: LogLevel,
-    set: Box<dyn Fn(LogLevel) + Send>,
+    /// By place in [`FLAGS`].
+    flags: [bool; FLAGS.len()],
+    set: Box<dyn Fn(&str) + Send>,
 }
 
 impl LogSwitch {
-    /// A switch that stands at `level` and is turned by calling `set`.
-    pub fn new(level: LogLevel, set: impl Fn(LogLevel) + Send + 'static) -> Self {
+    /// A switch that stands at `level` and is turned by calling `set` with the directives of
+    /// tracing's filters.
+    pub fn new(level: LogLevel, set: impl Fn(&str) + Send + 'static) -> Self {
         Self {
             level,
+            flags: [false; FLAGS.len()],
             set: Box::new(set),
         }
     }
@@ -89,7 +113,38 @@ impl LogSwitch {
     /// Turns it.
     pub fn set(&mut self, level: LogLevel) {
         self.level = level;
-        (self.set)(level);
+        self.apply();
+    }
+
+    /// Each flag, and whether it is set.
+    pub fn flags(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        FLAGS.into_iter().zip(self.flags)
+    }
+
+    /// Has a part of the program, or "all", logged in full, or as the level says again.
+    ///
+    /// # Errors
+    /// There is no such flag.
+    pub fn set_flag(&mut self, flag: &str, on: bool) -> Result<(), UnknownFlag> {
+        let meant = |name: &&str| flag == "all" || **name == *flag;
+        if !FLAGS.iter().any(meant) {
+            return Err(UnknownFlag(flag.to_owned()));
+        }
+        for (name, is_set) in FLAGS.iter().zip(&mut self.flags) {
+            if meant(name) {
+                *is_set = on;
+            }
+        }
+        self.apply();
+        Ok(())
+    }
+
+    fn apply(&self) {
+        let mut directives = self.level.directive().to_owned();
+        for (flag, _) in self.flags().filter(|(_, is_set)| *is_set) {
+            directives.push_str(&format!(",stripewise::{flag}=debug"));
+        }
+        (self.set)(&directives);
     }
 }
 
@@ -104,6 +159,35 @@ impl fmt::Debug for LogSwitch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_added_to_the_level() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut log = LogSwitch::new(LogLevel::Warning, move |d| tell.send(d.to_owned()).unwrap());
+        assert!(log.flags().all(|(_, is_set)| !is_set));
+        log.set_flag("raid", true).unwrap();
+        assert_eq!(told.recv().unwrap(), "warn,stripewise::raid=debug");
+        log.set(LogLevel::Error);
+        assert_eq!(told.recv().unwrap(), "error,stripewise::raid=debug");
+        log.set_flag("nvmf", true).unwrap();
+        let both = "error,stripewise::nvmf=debug,stripewise::raid=debug";
+        assert_eq!(told.recv().unwrap(), both);
+        log.set_flag("all", false).unwrap();
+        assert_eq!(told.recv().unwrap(), "error");
+        log.set_flag("all", true).unwrap();
+        assert!(log.flags().all(|(_, is_set)| is_set));
+        let unknown = log.set_flag("lvol", true).unwrap_err().to_string();
+        assert!(unknown.contains("lvol"), "{unknown}");
+    }
+
+    /// A flag is the name of a room: else it would log nothing.
+    #[test]
+    fn every_flag_is_a_room() {
+        let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for flag in FLAGS {
+            assert!(src.join(flag).join("mod.rs").exists(), "{flag}");
+        }
+    }
 
     #[test]
     fn levels_are_named_in_any_case() {

@@ -12,17 +12,20 @@ pub enum Event {
     Register,
     /// A device is gone.
     Unregister,
+    /// A device has another size.
+    Resize,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Register, Self::Unregister];
+    pub const ALL: [Self; 3] = [Self::Register, Self::Unregister, Self::Resize];
 
     /// SPDK's word.
     pub fn name(self) -> &'static str {
         match self {
             Self::Register => "bdev_register",
             Self::Unregister => "bdev_unregister",
+            Self::Resize => "bdev_resize",
         }
     }
 }

@@ -1,12 +1,16 @@
 //! The devices of a poll group: one channel each, one doorbell a turn.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::depth::QueueDepth;
 use super::latency::{Histogram, Kind, Latencies};
+use super::limiter::Limiter;
 use super::message::Ticket;
+use super::throttle::Throttle;
 use super::view::DeviceId;
-use crate::bdev::{Bdev, Channel, Completion, IoStat, OpenError, Request};
+use crate::bdev::{Bdev, Channel, Completion, IoStat, OpenError, Request, Status};
 
 /// The open devices of one poll group, by [`DeviceId`].
 #[derive(Debug, Default)]
@@ -24,6 +28,13 @@ struct Device {
     /// Requests that the channel had no room for, oldest first. Bounded by the commands of all
     /// queues.
     backlog: VecDeque<Request>,
+    /// Requests that have to wait because the device has limits.
+    throttle: Option<Box<Throttle>>,
+    /// Requests that have ended without the channel, and are not told yet.
+    ended: Vec<Completion>,
+    block_size: u32,
+    /// Where to note how many requests there are, as which reactor.
+    depth: Option<(usize, Arc<QueueDepth>)>,
     /// Something was submitted since the last doorbell.
     rung: bool,
     /// Commands that have been admitted for this device and not yet submitted anything.
@@ -36,7 +47,55 @@ struct Device {
 
 impl Device {
     fn pending(&self) -> usize {
-        self.channel.in_flight() + self.backlog.len()
+        let throttled = self.throttle.as_ref().map_or(0, |t| t.len());
+        self.channel.in_flight() + self.backlog.len() + throttled + self.ended.len()
+    }
+
+    /// Hands in a request that may go; it waits here while the channel is full.
+    fn hand_in(&mut self, request: Request) {
+        if !self.backlog.is_empty() {
+            self.backlog.push_back(request);
+            return;
+        }
+        match self.channel.submit(request) {
+            Ok(()) => self.rung = true,
+            Err(request) => self.backlog.push_back(request),
+        }
+    }
+
+    /// Hands in a request, or has it wait for the device's limits.
+    fn submit(&mut self, request: Request, now: Instant) {
+        let request = match &mut self.throttle {
+            Some(throttle) => throttle.admit(request, now),
+            None => Some(request),
+        };
+        if let Some(request) = request {
+            self.hand_in(request);
+        }
+    }
+
+    /// Hands in what has waited long enough.
+    fn release(&mut self, now: Instant) {
+        if let Some(mut throttle) = self.throttle.take() {
+            throttle.release(now, |request| self.hand_in(request));
+            self.throttle = Some(throttle);
+        }
+    }
+
+    /// Has no limits any more: what waits may go.
+    fn lift(&mut self) {
+        if let Some(throttle) = self.throttle.take() {
+            throttle.into_waiting().for_each(|r| self.hand_in(r));
+        }
+    }
+
+    /// When it is to be polled even if nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        let throttle = self.throttle.as_ref().and_then(|t| t.deadline());
+        let depth = self.depth.as_ref().filter(|_| self.pending() > 0);
+        let depth = depth.map(|(_, depth)| depth.deadline());
+        let deadlines = [self.channel.deadline(), throttle, depth];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Fills the channel from the backlog.
@@ -69,6 +128,10 @@ impl Devices {
             name: bdev.info().name.clone(),
             channel,
             backlog: VecDeque::new(),
+            throttle: None,
+            ended: Vec::new(),
+            block_size: bdev.info().block_size,
+            depth: None,
             rung: false,
             expected: 0,
             latencies: Latencies::default(),
@@ -78,10 +141,55 @@ impl Devices {
     }
 
     /// Closes a device once nothing uses it; [`Devices::closed`] tells when. Says whether it is
-    /// open at all.
+    /// open at all. Nobody waits for its limits any more.
     pub fn close(&mut self, id: DeviceId, ticket: Ticket) -> bool {
-        let device = self.get(id);
-        device.map(|d| d.closing = Some(ticket)).is_some()
+        let Some(device) = self.get(id) else {
+            return false;
+        };
+        device.lift();
+        device.closing = Some(ticket);
+        true
+    }
+
+    /// Has a device keep other limits, or none. What waits is asked anew.
+    pub fn limit(&mut self, id: DeviceId, limiter: Option<Arc<Limiter>>, now: Instant) {
+        let Some(device) = self.get(id) else {
+            return;
+        };
+        let block_size = device.block_size;
+        let throttle = limiter.filter(|_| device.closing.is_none());
+        let throttle = throttle.map(|l| Box::new(Throttle::new(l, block_size)));
+        let before = std::mem::replace(&mut device.throttle, throttle);
+        for request in before.into_iter().flat_map(|t| t.into_waiting()) {
+            device.submit(request, now);
+        }
+    }
+
+    /// Has the number of requests to a device noted from now on, as which reactor, or no longer.
+    pub fn note_depth(&mut self, id: DeviceId, depth: Option<(usize, Arc<QueueDepth>)>) {
+        if let Some(device) = self.get(id) {
+            device.depth = depth;
+        }
+    }
+
+    /// No device has limits any more: the target stops.
+    pub fn lift_limits(&mut self) {
+        self.table.iter_mut().flatten().for_each(Device::lift);
+    }
+
+    /// Ends the requests of a queue that wait because of limits: its host is gone.
+    pub fn withdraw(&mut self, origin: u32) {
+        for device in self.table.iter_mut().flatten() {
+            if let Some(throttle) = &mut device.throttle {
+                throttle.withdraw(origin, |request| {
+                    device.ended.push(Completion {
+                        token: request.token,
+                        status: Status::Gone,
+                        data: request.data,
+                    });
+                });
+            }
+        }
     }
 
     /// Drops devices that were to be closed and are not used any more; gives their tickets.
@@ -155,14 +263,11 @@ impl Devices {
 
     /// Hands in a request; it waits here while the channel is full.
     pub fn submit(&mut self, id: DeviceId, request: Request) {
+        let now = self.now;
         let device = self.must(id);
-        if !device.backlog.is_empty() {
-            device.backlog.push_back(request);
-            return;
-        }
-        match device.channel.submit(request) {
-            Ok(()) => device.rung = true,
-            Err(request) => device.backlog.push_back(request),
+        match (&device.throttle, now) {
+            (Some(_), Some(now)) => device.submit(request, now),
+            _ => device.hand_in(request),
         }
     }
 
@@ -173,12 +278,17 @@ impl Devices {
         let mut busy = false;
         for device in self.table.iter_mut().flatten() {
             device.refill();
+            device.release(now);
+            done.append(&mut device.ended);
             if device.rung {
                 device.channel.kick();
                 device.rung = false;
                 busy = true;
             }
             busy |= device.channel.poll(now, &mut done);
+            if let Some((reactor, depth)) = &device.depth {
+                depth.note(*reactor, device.pending() as u64, now);
+            }
         }
         if !done.is_empty() {
             busy = true;
@@ -195,7 +305,7 @@ impl Devices {
     /// The earliest moment at which a channel wants to be polled.
     pub fn deadline(&self) -> Option<Instant> {
         let devices = self.table.iter().flatten();
-        devices.filter_map(|d| d.channel.deadline()).min()
+        devices.filter_map(Device::deadline).min()
     }
 
     /// Reports what went through each device, and through those below it.

@@ -53,6 +53,11 @@ impl Groups {
         self.groups.len() - 1
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
     /// The name of a group.
     pub fn name(&self, group: usize) -> &str {
         &self.groups[group].name

@@ -488,6 +488,7 @@ impl IoQueue {
     pub fn lose(&mut self, devices: &mut Devices) {
         self.lost = true;
         self.fusing = Fusing::No;
+        devices.withdraw(self.origin);
         for place in &mut self.jobs {
             if let Some(job) = place
                 && job.state != State::Running

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::auth::{Judgement, Verdict};
+use super::depth::QueueDepth;
 use super::error_log::Failures;
 use super::latency::Histogram;
+use super::limiter::Limiter;
 use super::perspective::Perspective;
 use super::reservation::{Answer as ReservationAnswer, Fence, HostId, Wish};
 use super::stats::GroupStats;
@@ -85,6 +87,14 @@ pub enum GroupCommand {
     },
     /// A subsystem has changed. Replaces what its connections know.
     Subsystem(Arc<SubsystemView>),
+    /// A device of a subsystem has another size. Replaces what I/O queues know of the subsystem; hosts
+    /// are told later, with [`GroupCommand::Subsystem`]. Confirmed with [`GroupEvent::Done`].
+    Resized {
+        /// The subsystem.
+        view: Arc<SubsystemView>,
+        /// For the confirmation.
+        ticket: Ticket,
+    },
     /// The discovery log has changed.
     Discovery(Arc<DiscoveryView>),
     /// What keeps hosts from a namespace has changed.
@@ -126,6 +136,20 @@ pub enum GroupCommand {
         device: DeviceId,
         /// All others, too.
         all: bool,
+    },
+    /// A device is to keep these limits from now on, or none.
+    Limit {
+        /// Its place.
+        device: DeviceId,
+        /// What all groups keep together.
+        limiter: Option<Arc<Limiter>>,
+    },
+    /// Note how many requests are with a device, or no longer.
+    Depth {
+        /// Its place.
+        device: DeviceId,
+        /// Where.
+        depth: Option<Arc<QueueDepth>>,
     },
     /// Tell the counts, with [`GroupEvent::Stats`].
     Stats(Ticket),

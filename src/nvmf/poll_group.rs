@@ -211,6 +211,10 @@ impl PollGroup {
                 GroupCommand::Subsystem(view) => {
                     self.with_all(|session, site| session.set_view(&view, site));
                 }
+                GroupCommand::Resized { view, ticket } => {
+                    self.with_all(|session, site| session.set_queue_view(&view, site));
+                    self.tell(GroupEvent::Done(ticket));
+                }
                 GroupCommand::Discovery(view) => {
                     self.with_all(|session, site| session.set_discovery(&view, site));
                 }
@@ -249,7 +253,18 @@ impl PollGroup {
                 GroupCommand::ResetLatencies { device, all } => {
                     self.site.devices.reset_latencies(device, all);
                 }
-                GroupCommand::Stop { deadline } => self.stop = Some(deadline),
+                GroupCommand::Limit { device, limiter } => {
+                    let now = self.site.now;
+                    self.site.devices.limit(device, limiter, now);
+                }
+                GroupCommand::Depth { device, depth } => {
+                    let depth = depth.map(|depth| (self.index, depth));
+                    self.site.devices.note_depth(device, depth);
+                }
+                GroupCommand::Stop { deadline } => {
+                    self.site.devices.lift_limits();
+                    self.stop = Some(deadline);
+                }
                 GroupCommand::Finish => self.finished = true,
             }
         }

@@ -780,12 +780,22 @@ impl Session {
                 let effects = controller.set_view(perspective.of(view));
                 self.apply(effects, site);
             }
-            Role::Io(queue) if queue.view().id == view.id && self.stage != Stage::Lost => {
-                let view = perspective.of(view);
-                queue.set_view(view, &mut site.devices, &mut site.outcomes);
-                self.settle(site);
-            }
-            _ => {}
+            _ => self.set_queue_view(view, site),
+        }
+    }
+
+    /// The same where this is an I/O queue.
+    pub fn set_queue_view(&mut self, view: &Arc<SubsystemView>, site: &mut Site) {
+        let Some(perspective) = &self.perspective else {
+            return;
+        };
+        if let Role::Io(queue) = &mut self.role
+            && queue.view().id == view.id
+            && self.stage != Stage::Lost
+        {
+            let view = perspective.of(view);
+            queue.set_view(view, &mut site.devices, &mut site.outcomes);
+            self.settle(site);
         }
     }
 

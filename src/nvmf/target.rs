@@ -3,13 +3,16 @@
 mod access;
 mod authentication;
 mod connects;
+mod depth;
 mod devices;
 mod hosts;
+mod limits;
 mod listeners;
 mod namespaces;
 mod publishing;
 mod referrals;
 mod reservations;
+mod resize;
 mod statistics;
 mod takeover;
 
@@ -76,6 +79,8 @@ impl Default for TargetSetup {
 #[derive(Debug)]
 pub struct Target {
     setup: TargetSetup,
+    /// When it was made: what limits count time from.
+    epoch: Instant,
     /// What the control thread is woken by; made when it is first needed.
     hub: Option<Hub>,
     groups: Groups,
@@ -138,6 +143,7 @@ impl Target {
         };
         Self {
             setup,
+            epoch: Instant::now(),
             hub: None,
             groups: Groups::default(),
             bulk: usize::MAX,

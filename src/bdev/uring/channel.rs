@@ -172,7 +172,7 @@ impl Channel for UringChannel {
         if self.in_flight() >= DEPTH as usize {
             return Err(request);
         }
-        if !request.is_within(info) {
+        if !request.is_below(self.shared.blocks.load(Ordering::Acquire)) {
             self.answer(request, Status::OutOfRange);
             return Ok(());
         }

@@ -181,6 +181,11 @@ impl Medium {
             deallocates: !is_device || properties.queue("discard_max_bytes") != "0",
         })
     }
+
+    /// How many bytes it has now.
+    pub(super) fn measure(&self) -> rustix::io::Result<u64> {
+        rustix::fs::seek(&self.file, SeekFrom::End(0))
+    }
 }
 
 #[cfg(test)]

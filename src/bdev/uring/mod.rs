@@ -22,7 +22,7 @@ pub use file::{UringError, open_alone};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -45,7 +45,35 @@ const ZEROS: usize = 64 * 1024;
 /// device taken exclusively.
 #[derive(Debug)]
 pub struct Uring {
+    info: Info,
     shared: Arc<Shared>,
+}
+
+/// Which of SPDK's modules a device is shown as. Both of ours are the same underneath.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileApi {
+    /// `bdev_uring_create`.
+    Uring,
+    /// `bdev_aio_create`.
+    Aio,
+}
+
+impl FileApi {
+    /// In a word, as it is in the names of its methods and in `driver_specific`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Aio => "aio",
+        }
+    }
+
+    /// SPDK's `product_name`.
+    fn product(self) -> &'static str {
+        match self {
+            Self::Uring => "URING bdev",
+            Self::Aio => "AIO disk",
+        }
+    }
 }
 
 impl Uring {
@@ -65,6 +93,22 @@ impl Uring {
         uuid: Option<Uuid>,
         arenas: &[Arena],
     ) -> Result<Arc<Self>, UringError> {
+        Self::new_as(FileApi::Uring, name, path, block_size, uuid, arenas)
+    }
+
+    /// As [`Uring::new`], shown as a device of one of SPDK's modules.
+    ///
+    /// # Errors
+    /// As [`Uring::new`].
+    pub fn new_as(
+        api: FileApi,
+        name: &str,
+        path: &Path,
+        block_size: Option<u32>,
+        uuid: Option<Uuid>,
+        arenas: &[Arena],
+    ) -> Result<Arc<Self>, UringError> {
+        let chosen = block_size.is_some();
         check_shape(name, block_size.unwrap_or(512), 1)?;
         let medium = Medium::open(path, block_size)?;
         let block_size = medium.block_size;
@@ -94,7 +138,7 @@ impl Uring {
         })?;
         let info = Info {
             name: name.to_owned(),
-            product: "URING bdev",
+            product: api.product(),
             uuid: uuid.unwrap_or_else(|| identity(path)),
             block_size,
             blocks,
@@ -105,7 +149,10 @@ impl Uring {
             deallocates: medium.deallocates,
         };
         let shared = Arc::new(Shared {
-            info,
+            info: info.clone(),
+            api,
+            block_size_chosen: chosen,
+            blocks: AtomicU64::new(blocks),
             path: path.to_owned(),
             medium,
             arenas: arenas.to_vec(),
@@ -114,13 +161,59 @@ impl Uring {
             zeroes: AtomicBool::new(true),
             unregistered: AtomicBool::new(false),
         });
-        Ok(Arc::new(Self { shared }))
+        Ok(Arc::new(Self { info, shared }))
+    }
+
+    /// The file or block device.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Which of SPDK's modules it is shown as.
+    pub fn api(&self) -> FileApi {
+        self.shared.api
+    }
+
+    /// How many whole blocks the file has now.
+    ///
+    /// # Errors
+    /// [`UringError::TooSmall`], [`UringError::System`].
+    pub fn measure(&self) -> Result<u64, UringError> {
+        let path = || self.shared.path.clone();
+        let block_size = self.info.block_size;
+        let bytes = self.shared.medium.measure();
+        let bytes = bytes.map_err(|errno| UringError::System {
+            path: path(),
+            what: "find its size",
+            reason: errno.to_string(),
+        })?;
+        match bytes / u64::from(block_size) {
+            0 => Err(UringError::TooSmall {
+                path: path(),
+                bytes,
+                block_size,
+            }),
+            blocks => Ok(blocks),
+        }
+    }
+
+    /// The same device with the number of blocks that was measured. Channels that are open know it
+    /// at once.
+    pub fn resized(&self, blocks: u64) -> Arc<Self> {
+        self.shared.blocks.store(blocks, Ordering::Release);
+        Arc::new(Self {
+            info: Info {
+                blocks,
+                ..self.info.clone()
+            },
+            shared: self.shared.clone(),
+        })
     }
 }
 
 impl Bdev for Uring {
     fn info(&self) -> &Info {
-        &self.shared.info
+        &self.info
     }
 
     fn open(&self) -> Result<Box<dyn Channel>, OpenError> {
@@ -133,14 +226,28 @@ impl Bdev for Uring {
     }
 
     fn driver_specific(&self) -> Value {
-        json!({"uring": {"filename": self.shared.path.to_string_lossy()}})
+        let filename = self.shared.path.to_string_lossy();
+        match self.shared.api {
+            FileApi::Uring => json!({"uring": {"filename": filename}}),
+            FileApi::Aio => json!({"aio": {
+                "filename": filename,
+                "block_size_override": self.shared.block_size_chosen,
+                "readonly": false,
+                "fallocate": self.info.deallocates,
+            }}),
+        }
     }
 }
 
 /// What the channels of a device share.
 #[derive(Debug)]
 struct Shared {
+    /// As it was made.
     info: Info,
+    api: FileApi,
+    block_size_chosen: bool,
+    /// How many there are now.
+    blocks: AtomicU64,
     path: PathBuf,
     medium: Medium,
     arenas: Vec<Arena>,

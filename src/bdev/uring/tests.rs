@@ -328,3 +328,27 @@ fn channels_do_not_mind_each_other() {
         scope.spawn(|| work(500));
     });
 }
+
+#[test]
+fn a_file_that_has_grown_is_taken_at_its_size_by_open_channels() {
+    let (arena, pool) = buffers();
+    let file = file(8 * 512);
+    let small = device(&file, 512, &[arena]);
+    let mut user = User::new(&*small, &pool);
+    assert_eq!(small.measure().unwrap(), 8);
+    assert_eq!(user.read(8, 1), Err(Status::OutOfRange));
+    // 10 blocks and a part of one.
+    file.as_file().set_len(10 * 512 + 100).unwrap();
+    assert_eq!(small.measure().unwrap(), 10);
+    // Nothing is taken before it is said.
+    assert_eq!(user.read(8, 1), Err(Status::OutOfRange));
+    let large = small.resized(10);
+    assert_eq!(large.info().blocks, 10);
+    assert_eq!(large.info().uuid, small.info().uuid);
+    assert_eq!(user.write(9, &[3; 512]), Status::Ok);
+    assert_eq!(user.read(9, 1).unwrap(), [3; 512]);
+    assert_eq!(user.read(10, 1), Err(Status::OutOfRange));
+    file.as_file().set_len(100).unwrap();
+    let gone = large.measure().unwrap_err().to_string();
+    assert!(gone.contains("less than one block"), "{gone}");
+}

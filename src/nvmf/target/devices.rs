@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Target;
 use crate::bdev::{Bdev, Registry};
+use crate::nvmf::depth::QueueDepth;
 use crate::nvmf::error::TargetError;
 use crate::nvmf::message::{GroupCommand, Ticket};
 use crate::nvmf::namespace::Namespace;
@@ -18,6 +19,8 @@ pub(super) struct Devices {
     /// Places that no group uses.
     pub(super) free: Vec<DeviceId>,
     pub(super) count: u32,
+    /// Those whose queues are looked at.
+    pub(super) depths: BTreeMap<String, Arc<QueueDepth>>,
     /// Devices that are being closed: until the round is complete, the place is taken and the
     /// device stays claimed.
     pub(super) closing: Vec<Closing>,
@@ -108,7 +111,11 @@ impl Target {
                 None => TargetError::Timeout(format!("opening bdev {name}")),
             });
         }
-        self.devices.open.insert(name, (device, 1));
+        self.devices.open.insert(name.clone(), (device, 1));
+        let limits = registry.limits(&name);
+        if !limits.is_none() {
+            self.limit(&name, &limits);
+        }
         Ok(device)
     }
 
@@ -143,6 +150,7 @@ impl Target {
         let ticket = self
             .groups
             .begin(|ticket| GroupCommand::CloseDevice { device, ticket });
+        self.devices.depths.remove(&bdev);
         self.devices.closing.push(Closing {
             ticket,
             device,

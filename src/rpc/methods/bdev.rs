@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::limits;
 use super::raid::{self, Settling};
 use super::{Answer, Method, Params, Pending, When};
 use crate::bdev::{Bdev, Claim, IoStat};
 use crate::control::{Kind, Reset, System, TICK_RATE};
-use crate::nvmf::{Latencies, Latency, LatencyKind};
+use crate::nvmf::{Latencies, Latency, LatencyKind, QueueDepthInfo};
 use crate::rpc::{Outcome, RpcError};
 
 /// This family's methods.
@@ -37,6 +38,14 @@ pub const METHODS: &[Method] = &[
         params: &["name?", "mode?"],
         help: "Forgets what went through all devices, or one: all, maxmin, error or none of it",
         run: bdev_reset_iostat,
+    },
+    Method {
+        name: "bdev_set_qd_sampling_period",
+        aliases: &["set_bdev_qd_sampling_period"],
+        when: When::Runtime,
+        params: &["name", "period"],
+        help: "Has the queue depth of an exported device looked at once in so many microseconds; 0 ends it",
+        run: bdev_set_qd_sampling_period,
     },
     Method {
         name: "bdev_set_options",
@@ -137,7 +146,7 @@ fn describe(system: &System, bdev: &dyn Bdev) -> Value {
     let info = bdev.info();
     let claim = system.devices.registry.claim_of(&info.name);
     let kind = system.devices.kind(&info.name);
-    let compares = !matches!(kind, Some(Kind::Null));
+    let compares = !matches!(kind, Some(Kind::Null { .. }));
     // No fused commands are sent to others.
     let fuses = compares && !matches!(kind, Some(Kind::Nvme { .. }));
     let mut object = json!({
@@ -152,12 +161,7 @@ fn describe(system: &System, bdev: &dyn Bdev) -> Value {
         "preferred_unmap_alignment": info.write_unit.max(1),
         "preferred_unmap_granularity": info.write_unit.max(1),
         "uuid": info.uuid.to_string(),
-        "assigned_rate_limits": {
-            "rw_ios_per_sec": 0,
-            "rw_mbytes_per_sec": 0,
-            "r_mbytes_per_sec": 0,
-            "w_mbytes_per_sec": 0,
-        },
+        "assigned_rate_limits": limits::show(&system.devices.registry.limits(&info.name)),
         "claimed": claim.is_some(),
     });
     let members = object.as_object_mut().expect("made as one");
@@ -297,6 +301,14 @@ fn bdev_get_iostat(system: &mut System, params: Params) -> Result<Answer, RpcErr
             let mut object = Map::new();
             object.insert("name".into(), name.clone().into());
             object.extend(stat(&sum, &latencies));
+            object.extend(
+                system
+                    .target
+                    .queue_depth(name)
+                    .map(depth)
+                    .into_iter()
+                    .flatten(),
+            );
             let statistics = bdev.statistics();
             if !statistics.is_null() {
                 object.insert("driver_specific".into(), statistics);
@@ -363,6 +375,36 @@ fn stat(stat: &IoStat, latencies: &Latencies) -> Map<String, Value> {
     };
     object.insert("io_error".into(), errors);
     object
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetDepthPeriod {
+    name: String,
+    period: u64,
+}
+
+fn bdev_set_qd_sampling_period(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: SetDepthPeriod = params.read()?;
+    let device = system.devices.find(&p.name)?.info().name.clone();
+    let period = Duration::from_micros(p.period);
+    system.target.set_depth_period(&device, period)?;
+    Ok(true.into())
+}
+
+/// What was seen of a queue, as SPDK shows it, in microseconds.
+fn depth(info: QueueDepthInfo) -> Map<String, Value> {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let shown = [
+        ("queue_depth_polling_period", micros(info.period)),
+        ("queue_depth", info.depth),
+        ("io_time", micros(info.busy)),
+        ("weighted_io_time", micros(info.weighted)),
+    ];
+    shown
+        .map(|(key, value)| (key.into(), value.into()))
+        .into_iter()
+        .collect()
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Answer, Method, Params, Pending, When};
 use crate::control::{LogLevel, Phase, System};
@@ -70,6 +70,30 @@ pub const METHODS: &[Method] = &[
         params: &["level"],
         help: "Sets how much is logged",
         run: log_set_print_level,
+    },
+    Method {
+        name: "log_get_flags",
+        aliases: &["get_log_flags"],
+        when: When::Always,
+        params: &[],
+        help: "Lists the parts of the program that can be logged in full, and whether they are",
+        run: log_get_flags,
+    },
+    Method {
+        name: "log_set_flag",
+        aliases: &["set_log_flag"],
+        when: When::Always,
+        params: &["flag"],
+        help: "Has a part of the program logged in full, whatever the level is; all means all of them",
+        run: log_set_flag,
+    },
+    Method {
+        name: "log_clear_flag",
+        aliases: &["clear_log_flag"],
+        when: When::Always,
+        params: &["flag"],
+        help: "Has a part of the program, or all, logged as the level says again",
+        run: log_clear_flag,
     },
 ];
 
@@ -199,6 +223,34 @@ fn log_set_print_level(system: &mut System, params: Params) -> Result<Answer, Rp
     Ok(true.into())
 }
 
+fn log_get_flags(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    params.none()?;
+    let flags = system.log.flags();
+    let flags: Map<String, Value> = flags.map(|(name, on)| (name.into(), on.into())).collect();
+    Ok(Value::Object(flags).into())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Flag {
+    flag: String,
+}
+
+fn log_set_flag(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    set_flag(system, params, true)
+}
+
+fn log_clear_flag(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    set_flag(system, params, false)
+}
+
+fn set_flag(system: &mut System, params: Params, on: bool) -> Result<Answer, RpcError> {
+    let p: Flag = params.read()?;
+    let set = system.log.set_flag(&p.flag, on);
+    set.map_err(|e| RpcError::invalid_params(format!("flag: {e}")))?;
+    Ok(true.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,6 +282,25 @@ mod tests {
         };
         assert_eq!(set(system, "debug"), "DEBUG");
         assert_eq!(set(system, "ERROR"), "ERROR");
+    }
+
+    #[test]
+    fn log_flags_are_set_and_cleared() {
+        let system = &mut system();
+        call_now(system, "log_set_flag", json!({"flag": "raid"})).unwrap();
+        let flags = call_now(system, "log_get_flags", Value::Null).unwrap();
+        assert_eq!(
+            (&flags["raid"], &flags["nvmf"]),
+            (&json!(true), &json!(false))
+        );
+        call_now(system, "log_clear_flag", json!({"flag": "all"})).unwrap();
+        let flags = call_now(system, "log_get_flags", Value::Null).unwrap();
+        assert_eq!(flags["raid"], false);
+        for method in ["log_set_flag", "log_clear_flag"] {
+            let error = call_now(system, method, json!({"flag": "lvol"})).unwrap_err();
+            assert_eq!(error.code, -32602);
+            assert!(error.message.contains("lvol"), "{}", error.message);
+        }
     }
 
     #[test]

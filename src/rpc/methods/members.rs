@@ -1,13 +1,11 @@
 //! Methods that make and delete block devices.
 
-use std::path::PathBuf;
-
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::changing::{Changing, Then};
 use super::{Answer, Method, Params, When};
-use crate::bdev::{Delay, ErrorBdev, Fault, Injection, IoType, Malloc, Null, Uring};
+use crate::bdev::{Delay, DelayKind, ErrorBdev, Fault, Injection, IoType, Malloc, Null};
 use crate::control::{ControlError, Deletion, Kind, System};
 use crate::rpc::RpcError;
 
@@ -69,20 +67,12 @@ pub const METHODS: &[Method] = &[
         run: bdev_null_delete,
     },
     Method {
-        name: "bdev_uring_create",
+        name: "bdev_null_resize",
         aliases: &[],
         when: When::Runtime,
-        params: &["filename", "name", "block_size?", "uuid?"],
-        help: "Makes a device of a file or kernel block device and answers its name",
-        run: bdev_uring_create,
-    },
-    Method {
-        name: "bdev_uring_delete",
-        aliases: &[],
-        when: When::Runtime,
-        params: &["name"],
-        help: "Deletes a device of a file; the file stays",
-        run: bdev_uring_delete,
+        params: &["name", "new_size"],
+        help: "Gives a device that keeps nothing a larger size, in MiB",
+        run: bdev_null_resize,
     },
     Method {
         name: "bdev_delay_create",
@@ -107,6 +97,14 @@ pub const METHODS: &[Method] = &[
         params: &["name"],
         help: "Deletes a delay device",
         run: bdev_delay_delete,
+    },
+    Method {
+        name: "bdev_delay_update_latency",
+        aliases: &[],
+        when: When::Runtime,
+        params: &["delay_bdev_name", "latency_type", "latency_us"],
+        help: "Changes avg_read, p99_read, avg_write or p99_write of a delay device, in microseconds",
+        run: bdev_delay_update_latency,
     },
     Method {
         name: "bdev_error_create",
@@ -221,28 +219,24 @@ fn bdev_null_create(system: &mut System, params: Params) -> Result<Answer, RpcEr
     unsupported("dif_type", p.dif_type.unwrap_or(0) != 0)?;
     let made =
         Null::new(&p.name, p.block_size, p.num_blocks, p.uuid).map_err(ControlError::from)?;
-    system.add_device(made, Kind::Null)?;
+    let kind = Kind::Null {
+        device: made.clone(),
+    };
+    system.add_device(made, kind)?;
     Ok(p.name.into())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct UringCreate {
-    filename: PathBuf,
+struct NullResize {
     name: String,
-    block_size: Option<u32>,
-    uuid: Option<Uuid>,
+    new_size: u64,
 }
 
-fn bdev_uring_create(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    let p: UringCreate = params.read()?;
-    let arenas = std::slice::from_ref(&system.arena);
-    // 0 is how SPDK says "what the file has".
-    let block_size = p.block_size.filter(|&b| b != 0);
-    let made = Uring::new(&p.name, &p.filename, block_size, p.uuid, arenas);
-    let kind = Kind::Uring { path: p.filename };
-    system.add_device(made.map_err(ControlError::from)?, kind)?;
-    Ok(p.name.into())
+fn bdev_null_resize(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: NullResize = params.read()?;
+    system.resize_null(&p.name, p.new_size)?;
+    Ok(true.into())
 }
 
 #[derive(Deserialize)]
@@ -281,6 +275,41 @@ fn bdev_delay_create(system: &mut System, params: Params) -> Result<Answer, RpcE
         Ok((made, kind))
     })?;
     Ok(p.name.into())
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LatencyType {
+    AvgRead,
+    P99Read,
+    AvgWrite,
+    P99Write,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpdateLatency {
+    delay_bdev_name: String,
+    latency_type: LatencyType,
+    latency_us: u64,
+}
+
+fn bdev_delay_update_latency(system: &mut System, params: Params) -> Result<Answer, RpcError> {
+    let p: UpdateLatency = params.read()?;
+    let (_, kind) = system.devices.of_kind(&p.delay_bdev_name, "delay")?;
+    let Kind::Delay { delay, .. } = kind else {
+        unreachable!("of_kind has looked");
+    };
+    let kind = match p.latency_type {
+        LatencyType::AvgRead => DelayKind::AvgRead,
+        LatencyType::P99Read => DelayKind::P99Read,
+        LatencyType::AvgWrite => DelayKind::AvgWrite,
+        LatencyType::P99Write => DelayKind::P99Write,
+    };
+    delay
+        .set_latency(kind, p.latency_us)
+        .map_err(ControlError::from)?;
+    Ok(true.into())
 }
 
 #[derive(Deserialize)]
@@ -404,7 +433,12 @@ struct Delete {
     name: String,
 }
 
-fn delete(system: &mut System, params: Params, word: &'static str) -> Result<Answer, RpcError> {
+/// Deletes a device of the kind that `word` names.
+pub(super) fn delete(
+    system: &mut System,
+    params: Params,
+    word: &'static str,
+) -> Result<Answer, RpcError> {
     let p: Delete = params.read()?;
     match system.delete_device(&p.name, word)? {
         Deletion::Done => Ok(true.into()),
@@ -418,10 +452,6 @@ fn bdev_malloc_delete(system: &mut System, params: Params) -> Result<Answer, Rpc
 
 fn bdev_null_delete(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     delete(system, params, "null")
-}
-
-fn bdev_uring_delete(system: &mut System, params: Params) -> Result<Answer, RpcError> {
-    delete(system, params, "uring")
 }
 
 fn bdev_delay_delete(system: &mut System, params: Params) -> Result<Answer, RpcError> {
@@ -480,32 +510,74 @@ mod tests {
     }
 
     #[test]
-    fn a_file_becomes_a_device() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("disk");
-        std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+    fn a_null_device_grows_and_does_not_shrink() {
         let system = &mut system();
-        let uring = json!({"name": "u0", "filename": path, "block_size": 4096});
+        let null = json!({"name": "n0", "num_blocks": 512, "block_size": 4096});
+        call_now(system, "bdev_null_create", null).unwrap();
+        let resize = |mib: u64| json!({"name": "n0", "new_size": mib});
         assert_eq!(
-            call_now(system, "bdev_uring_create", uring.clone()),
-            Ok("u0".into())
-        );
-        let shown = call_now(system, "bdev_get_bdevs", json!({"name": "u0"})).unwrap();
-        assert_eq!(shown[0]["num_blocks"], 256);
-        assert_eq!(
-            shown[0]["driver_specific"]["uring"]["filename"],
-            json!(path)
-        );
-        assert_eq!(
-            call_now(system, "bdev_uring_delete", json!({"name": "u0"})),
+            call_now(system, "bdev_null_resize", resize(3)),
             Ok(true.into())
         );
-        assert!(path.exists());
+        let shown = call_now(system, "bdev_get_bdevs", json!({"name": "n0"})).unwrap();
+        assert_eq!(shown[0]["num_blocks"], 768);
+        // The same is no news.
+        call_now(system, "bdev_null_resize", resize(3)).unwrap();
+        let notices = call_now(system, "notify_get_notifications", json!({"id": 1})).unwrap();
+        assert_eq!(
+            notices,
+            json!([{"type": "bdev_resize", "ctx": "n0", "id": 1}])
+        );
+        let config = call_now(system, "framework_get_config", json!({"name": "bdev"})).unwrap();
+        let made = config.as_array().unwrap().iter();
+        let mut made = made.filter(|call| call["method"] == "bdev_null_create");
+        assert_eq!(made.next().unwrap()["params"]["num_blocks"], 768);
+        for (mib, says) in [
+            (2, "does not shrink"),
+            (0, "does not shrink"),
+            (u64::MAX, "less than 2^63"),
+        ] {
+            let error = call_now(system, "bdev_null_resize", resize(mib)).unwrap_err();
+            assert_eq!(error.code, -22, "{}", error.message);
+            assert!(error.message.contains(says), "{}", error.message);
+        }
+    }
 
-        let missing = json!({"name": "u1", "filename": dir.path().join("missing")});
-        let error = call_now(system, "bdev_uring_create", missing).unwrap_err();
-        assert_eq!(error.code, -2);
-        assert!(error.message.contains("missing") && error.message.contains("truncate"));
+    /// In the order of SPDK's own scripts: averages before percentiles, up and down.
+    #[test]
+    fn the_delays_of_a_device_are_changed_and_saved() {
+        let system = &mut system();
+        let null = json!({"name": "n0", "num_blocks": 8, "block_size": 512});
+        call_now(system, "bdev_null_create", null).unwrap();
+        let delay = json!({
+            "base_bdev_name": "n0", "name": "d0", "avg_read_latency": 30, "p99_read_latency": 30,
+            "avg_write_latency": 30, "p99_write_latency": 30,
+        });
+        call_now(system, "bdev_delay_create", delay).unwrap();
+        let kinds = ["avg_read", "avg_write", "p99_read", "p99_write"];
+        for us in [31_000_000, 30] {
+            for kind in kinds {
+                let update =
+                    json!({"delay_bdev_name": "d0", "latency_type": kind, "latency_us": us});
+                let updated = call_now(system, "bdev_delay_update_latency", update);
+                assert_eq!(updated, Ok(true.into()));
+            }
+            let shown = call_now(system, "bdev_get_bdevs", json!({"name": "d0"})).unwrap();
+            let config = call_now(system, "framework_get_config", json!({"name": "bdev"})).unwrap();
+            let saved = config.as_array().unwrap().iter();
+            let mut saved = saved.filter(|call| call["method"] == "bdev_delay_create");
+            let saved = &saved.next().unwrap()["params"];
+            for kind in kinds {
+                let key = format!("{kind}_latency");
+                assert_eq!(shown[0]["driver_specific"]["delay"][&key], us);
+                assert_eq!(saved[&key], us);
+            }
+        }
+        for (name, kind, code) in [("n0", "avg_read", -19), ("d0", "p50_read", -32602)] {
+            let update = json!({"delay_bdev_name": name, "latency_type": kind, "latency_us": 1});
+            let error = call_now(system, "bdev_delay_update_latency", update).unwrap_err();
+            assert_eq!(error.code, code, "{}", error.message);
+        }
     }
 
     #[test]

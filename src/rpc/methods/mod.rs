@@ -8,9 +8,11 @@ mod changing;
 mod config;
 mod core;
 mod discovery;
+mod files;
 mod histogram;
 mod hosts;
 mod keyring;
+mod limits;
 mod listen;
 mod members;
 mod notify;
@@ -113,7 +115,9 @@ pub const FAMILIES: &[Family] = &[
     family("Configuration", config::METHODS),
     family("Devices", bdev::METHODS),
     family("Latency histograms", histogram::METHODS),
+    family("Limits", limits::METHODS),
     family("Members", members::METHODS),
+    family("Files", files::METHODS),
     family("NVMe controllers as members", nvme::METHODS),
     family("RAID volumes", raid::METHODS),
     family("The NVMe-oF target", target::METHODS),

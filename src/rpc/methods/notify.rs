@@ -64,7 +64,10 @@ mod tests {
     fn devices_that_come_and_go_are_told_by_number() {
         let system = &mut system();
         let types = call_now(system, "notify_get_types", Value::Null).unwrap();
-        assert_eq!(types, json!(["bdev_register", "bdev_unregister"]));
+        assert_eq!(
+            types,
+            json!(["bdev_register", "bdev_unregister", "bdev_resize"])
+        );
         let none = call_now(system, "notify_get_notifications", Value::Null).unwrap();
         assert_eq!(none, json!([]));
         let null = json!({"name": "n0", "num_blocks": 8, "block_size": 512});

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use super::super::super::Info;
 use super::super::super::conformance::buffers;
 use super::super::file::Medium;
 use super::super::tests::until;
-use super::super::zeros;
+use super::super::{FileApi, zeros};
 use super::*;
 use crate::memory::SegmentsMut;
 
@@ -37,7 +37,10 @@ fn stuck() -> (UringChannel, File) {
     };
     let shared = Shared {
         medium: Medium::of(File::from(reader), info.bytes()),
+        blocks: AtomicU64::new(info.blocks),
         info,
+        api: FileApi::Uring,
+        block_size_chosen: true,
         path: PathBuf::from("/a/pipe"),
         arenas: Vec::new(),
         zeros: zeros("stuck").unwrap(),

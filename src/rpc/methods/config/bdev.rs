@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Call;
-use crate::bdev::Info;
+use crate::bdev::{FileApi, Info};
 use crate::control::{ArrayInfo, Kind, LocalInfo, RemoteInfo, System, Tuning};
+use crate::rpc::methods::limits::show as show_limits;
 use crate::rpc::methods::raid::show_batching;
 
 pub(super) fn calls(system: &System) -> Vec<Call> {
@@ -40,7 +41,23 @@ pub(super) fn calls(system: &System) -> Vec<Call> {
         params: None,
     });
     calls.extend(arrays.iter().filter_map(tune));
+    // Volumes that come back by themselves are there by now.
+    let all = system.devices.registry.iter();
+    calls.extend(all.filter_map(|(bdev, _)| limit(system, &bdev.info().name)));
     calls
+}
+
+/// The call that limits what hosts use of a device.
+fn limit(system: &System, name: &str) -> Option<Call> {
+    let limits = system.devices.registry.limits(name);
+    let Value::Object(mut params) = show_limits(&limits) else {
+        unreachable!("shown as an object");
+    };
+    params.retain(|_, limit| *limit != 0);
+    (!limits.is_none()).then(|| {
+        params.insert("name".into(), name.into());
+        Call::new("bdev_set_qos_limit", params.into())
+    })
 }
 
 fn options(system: &System) -> Vec<Call> {
@@ -92,7 +109,7 @@ fn insert_recovery(object: &mut Value, recovery: &crate::bdev::nvme::tcp::Recove
 fn make(info: &Info, kind: &Kind) -> Call {
     let name = &info.name;
     match kind {
-        Kind::Malloc | Kind::Null => {
+        Kind::Malloc | Kind::Null { .. } => {
             let method = match kind {
                 Kind::Malloc => "bdev_malloc_create",
                 _ => "bdev_null_create",
@@ -107,11 +124,14 @@ fn make(info: &Info, kind: &Kind) -> Call {
                 }),
             )
         }
-        Kind::Uring { path } => Call::new(
-            "bdev_uring_create",
+        Kind::File { device } => Call::new(
+            match device.api() {
+                FileApi::Uring => "bdev_uring_create",
+                FileApi::Aio => "bdev_aio_create",
+            },
             json!({
                 "name": name,
-                "filename": path,
+                "filename": device.path(),
                 "block_size": info.block_size,
                 "uuid": info.uuid.to_string(),
             }),
