@@ -1,15 +1,15 @@
 //! What `serve` prints once everything is up: what it serves, and lines to paste.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use super::serve::DEFAULT_SOCKET;
 use crate::control::{ArrayInfo, System};
 use crate::memory::PageKind;
 use crate::nvmf::{ListenAddress, SubsystemInfo, SubsystemKind};
+use crate::rpc::Address;
 
 /// The text. `program` is how this program was called.
-pub fn text(system: &System, socket: &Path, program: &str) -> String {
+pub fn text(system: &System, rpc: &Address, program: &str) -> String {
     let mut out = String::new();
     let subsystems = system.target.subsystems();
     let subsystems: Vec<_> = subsystems
@@ -26,10 +26,10 @@ pub fn text(system: &System, socket: &Path, program: &str) -> String {
     for subsystem in &subsystems {
         let _ = write!(out, "{}", describe(system, subsystem));
     }
-    let _ = writeln!(out, "RPC: {}", socket.display());
-    let rpc = match socket == Path::new(DEFAULT_SOCKET) {
+    let _ = writeln!(out, "RPC: {rpc}");
+    let rpc = match *rpc == Address::from(DEFAULT_SOCKET) {
         true => format!("{program} rpc"),
-        false => format!("{program} rpc -s {}", socket.display()),
+        false => format!("{program} rpc -s {rpc}"),
     };
     let _ = writeln!(out, "Try:");
     let first = subsystems

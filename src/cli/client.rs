@@ -1,20 +1,20 @@
 //! A client of a serving process: one call to its socket.
 
 use std::io::{self, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::serve::DEFAULT_SOCKET;
+use super::serve::{DEFAULT_SOCKET, address};
+use crate::rpc::Address;
+use crate::rpc::address::Stream;
 
 /// Where the process is, and how patient the caller.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Client {
-    /// The socket of the serving process.
-    #[arg(short, long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
+    /// Where the serving process takes RPC: its socket, or IP or IP:PORT.
+    #[arg(short, long, value_name = "SOCKET", default_value = DEFAULT_SOCKET, value_parser = address)]
+    socket: Address,
     /// Seconds to wait for an answer.
     #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u32,
@@ -25,12 +25,11 @@ pub struct Client {
 pub enum ClientError {
     /// Nobody is there.
     #[error(
-        "cannot reach {}: {source}; is `stripewise serve` running, and is this its socket (-s)?",
-        path.display()
+        "cannot reach {address}: {source}; is `stripewise serve` running, and is this its socket (-s)?"
     )]
     Connect {
-        /// The socket.
-        path: PathBuf,
+        /// Where it was looked for.
+        address: Address,
         /// What the operating system said.
         source: io::Error,
     },
@@ -60,8 +59,9 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn call(&self, method: &str, params: Option<Value>) -> Result<Value, ClientError> {
-        let stream = UnixStream::connect(&self.socket).map_err(|source| ClientError::Connect {
-            path: self.socket.clone(),
+        let connected = self.socket.connect(self.patience());
+        let stream = connected.map_err(|source| ClientError::Connect {
+            address: self.socket.clone(),
             source,
         })?;
         let response = self.exchange(stream, method, params);
@@ -83,17 +83,17 @@ impl Client {
         })
     }
 
+    /// How long each read and write may take.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout.max(1).into())
+    }
+
     fn exchange(
         &self,
-        mut stream: UnixStream,
+        mut stream: Stream,
         method: &str,
         params: Option<Value>,
     ) -> Result<Value, String> {
-        let timeout = Duration::from_secs(self.timeout.max(1).into());
-        stream
-            .set_read_timeout(Some(timeout))
-            .and_then(|()| stream.set_write_timeout(Some(timeout)))
-            .map_err(|e| e.to_string())?;
         let mut request = json!({"jsonrpc": "2.0", "id": 1, "method": method});
         if let Some(params) = params {
             request["params"] = params;
@@ -107,7 +107,7 @@ impl Client {
             Some(Ok(response)) => Ok(response),
             Some(Err(e)) if e.io_error_kind() == Some(io::ErrorKind::WouldBlock) => Err(format!(
                 "none within {} s; see --timeout",
-                timeout.as_secs()
+                self.patience().as_secs()
             )),
             Some(Err(e)) => Err(e.to_string()),
         }

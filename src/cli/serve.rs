@@ -7,6 +7,7 @@ use super::banner;
 use crate::bdev::nvme::pcie::vfio::IovaMode;
 use crate::control::LogSwitch;
 use crate::reactor::{CoreMask, IdlePolicy};
+use crate::rpc::Address;
 use crate::serve::{self, Config, Options, ServeError, Source};
 
 /// Where a serving process listens for RPC clients, unless told otherwise.
@@ -21,9 +22,10 @@ pub struct Args {
     /// The cores to run on: a hexadecimal mask (0x3) or a list ([0,2-3]).
     #[arg(short = 'm', long, value_name = "MASK", default_value = "0x1")]
     cores: CoreMask,
-    /// The UNIX socket to take RPC on.
-    #[arg(short, long, value_name = "SOCKET", default_value = DEFAULT_SOCKET)]
-    rpc_socket: PathBuf,
+    /// Where to take RPC: a UNIX socket, or IP or IP:PORT for TCP (5260). DANGER: over TCP whoever reaches it
+    /// may do everything.
+    #[arg(short, long, value_name = "SOCKET", default_value = DEFAULT_SOCKET, value_parser = address)]
+    rpc_socket: Address,
     /// What cores do when there is nothing to do: sleep after a while, or spin for ever.
     #[arg(long, value_enum, default_value_t = Idle::Adaptive)]
     idle: Idle,
@@ -45,6 +47,11 @@ pub struct Args {
     /// from being served.
     #[arg(long)]
     json_ignore_init_errors: bool,
+}
+
+/// Every text is an address.
+pub(super) fn address(text: &str) -> Result<Address, std::convert::Infallible> {
+    Ok(text.into())
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -80,7 +87,7 @@ impl Args {
                 Idle::Adaptive => IdlePolicy::default(),
                 Idle::Busy => IdlePolicy::Busy,
             },
-            socket: self.rpc_socket,
+            rpc: self.rpc_socket,
             memory: self.memory,
             source,
             iova_mode: match self.iova_mode {
@@ -91,13 +98,13 @@ impl Args {
             ignore_config_errors: self.json_ignore_init_errors,
             log,
         };
-        let socket = options.socket.clone();
+        let rpc = options.rpc.clone();
         let program = std::env::args()
             .next()
             .unwrap_or_else(|| "stripewise".into());
         serve::run(options, |system| {
             // Whoever closed our output does not want to know.
-            let _ = write!(io::stdout(), "{}", banner::text(system, &socket, &program));
+            let _ = write!(io::stdout(), "{}", banner::text(system, &rpc, &program));
             // Where no service manager waits for it, nothing happens.
             if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
                 tracing::warn!("the service manager cannot be told that it is up: {error}");

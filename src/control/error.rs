@@ -300,7 +300,7 @@ fn vfio_errno(error: &VfioError) -> Errno {
 
 fn volume_errno(error: &VolumeError) -> Errno {
     match error {
-        VolumeError::NoSuchMember(_) => Errno::NODEV,
+        VolumeError::NoSuchMember(_) | VolumeError::Ended => Errno::NODEV,
         VolumeError::LastRedundancy(_) | VolumeError::Changing => Errno::BUSY,
         VolumeError::Twice(_) | VolumeError::NoFreeSlot => Errno::EXIST,
         VolumeError::Offline | VolumeError::Open { .. } => Errno::IO,

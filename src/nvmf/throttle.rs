@@ -77,7 +77,10 @@ impl Throttle {
             return;
         }
         let now = self.limiter.ticks(now);
-        for (way, lane) in [(Way::Read, &mut self.reads), (Way::Write, &mut self.writes)] {
+        let mut lanes = [(Way::Read, &mut self.reads), (Way::Write, &mut self.writes)];
+        // A reactor that looks late finds both due: who had less is first.
+        lanes.sort_by_key(|(_, lane)| lane.again);
+        for (way, lane) in lanes {
             if lane.again > now {
                 continue;
             }

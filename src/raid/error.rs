@@ -134,6 +134,9 @@ pub enum VolumeError {
     /// The volume has lost too many members.
     #[error("the volume is offline, because two members are lost; delete it and create it anew")]
     Offline,
+    /// The volume has gone before a change was made.
+    #[error("the volume was deleted before the change was made")]
+    Ended,
     /// A device could not be opened on a reactor.
     #[error("member {name} cannot be opened: {reason}")]
     Open {

@@ -1,7 +1,7 @@
 //! The volume as a block device: made by the control thread, opened by every reactor.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -112,15 +112,24 @@ impl Ticket {
     /// Waits until the change is in force on every reactor.
     ///
     /// # Errors
-    /// Why it was refused; [`VolumeError::Timeout`] when the reactors do not answer in time.
+    /// Why it was refused; [`VolumeError::Timeout`] when the reactors do not answer in time;
+    /// [`VolumeError::Ended`] when the volume is gone before they do.
     pub fn wait(self, limit: Duration) -> Result<(), VolumeError> {
-        let timeout = Err(VolumeError::Timeout(limit.as_secs()));
-        self.answer.recv_timeout(limit).unwrap_or(timeout)
+        match self.answer.recv_timeout(limit) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => Err(VolumeError::Timeout(limit.as_secs())),
+            Err(RecvTimeoutError::Disconnected) => Err(VolumeError::Ended),
+        }
     }
 
-    /// The answer, if there is one already.
+    /// The answer, if there is one already. [`VolumeError::Ended`] is one: nobody is left who could
+    /// give another.
     pub fn poll(&self) -> Option<Result<(), VolumeError>> {
-        self.answer.try_recv().ok()
+        match self.answer.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(VolumeError::Ended)),
+        }
     }
 }
 
@@ -518,4 +527,21 @@ fn check_members(members: &[Option<Arc<dyn Bdev>>]) -> Result<(u32, u64), Volume
         );
     }
     Ok((block, least))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody waits for what nobody can tell any more.
+    #[test]
+    fn a_ticket_of_a_volume_that_is_gone_says_so() {
+        let (sender, answer) = mpsc::channel();
+        let ticket = Ticket { answer };
+        assert_eq!(ticket.poll(), None);
+        drop(sender);
+        assert_eq!(ticket.poll(), Some(Err(VolumeError::Ended)));
+        let hour = Duration::from_secs(3600);
+        assert_eq!(ticket.wait(hour), Err(VolumeError::Ended));
+    }
 }

@@ -1,4 +1,4 @@
-//! JSON-RPC 2.0 on a UNIX socket, in SPDK's dialect.
+//! JSON-RPC 2.0 on a UNIX socket or over TCP, in SPDK's dialect.
 //!
 //! The room turns bytes into calls and calls into operations of [`crate::control::System`]. It
 //! never touches a reactor or a device itself, and it never waits: what takes time is handed back
@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod error;
 pub mod framing;
 pub mod methods;
@@ -14,6 +15,7 @@ pub mod server;
 pub mod session;
 pub mod socket;
 
+pub use address::Address;
 pub use error::RpcError;
 pub use methods::{Answer, Pending};
 pub use server::{Server, Ticket};

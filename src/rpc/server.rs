@@ -6,13 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::address::{Address, Listener, Stream};
 use super::request::Request;
 use super::session::{self, Session};
-use super::socket::Socket;
 use super::{Outcome, SocketError};
 use crate::reactor::{Events, Interest, Ready, Registration};
 
@@ -32,14 +30,14 @@ pub struct Ticket {
     session: session::Ticket,
 }
 
-/// A JSON-RPC server on a UNIX socket.
+/// A JSON-RPC server.
 #[derive(Debug)]
 pub struct Server {
     events: Events,
     /// The listener's token; a client's is this and its number.
     first_token: u64,
     listening: Registration,
-    socket: Socket,
+    listener: Listener,
     /// By number, counted from 1. A number is never used twice.
     clients: BTreeMap<u64, Client>,
     last_client: u64,
@@ -52,7 +50,7 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Client {
-    stream: UnixStream,
+    stream: Stream,
     session: Session,
     /// Gone when there is nothing more to be told.
     registration: Option<Registration>,
@@ -64,16 +62,16 @@ struct Client {
 }
 
 impl Server {
-    /// Listens at `path`. Of the tokens of `events` it uses those from `first_token` on.
+    /// Listens at `address`. Of the tokens of `events` it uses those from `first_token` on.
     ///
     /// # Errors
     /// [`SocketError`].
-    pub fn bind(path: &Path, events: &Events, first_token: u64) -> Result<Self, SocketError> {
-        let socket = Socket::bind(path)?;
+    pub fn bind(address: &Address, events: &Events, first_token: u64) -> Result<Self, SocketError> {
+        let listener = Listener::bind(address)?;
         let listening = events
-            .register(&socket, first_token, Interest::READABLE)
+            .register(&listener, first_token, Interest::READABLE)
             .map_err(|source| SocketError::Io {
-                path: path.to_owned(),
+                path: address.to_string().into(),
                 what: "wait for clients",
                 source,
             })?;
@@ -81,7 +79,7 @@ impl Server {
             events: events.clone(),
             first_token,
             listening,
-            socket,
+            listener,
             clients: BTreeMap::new(),
             last_client: 0,
             served: 0,
@@ -91,8 +89,11 @@ impl Server {
     }
 
     /// Where it listens.
-    pub fn path(&self) -> &Path {
-        self.socket.path()
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn address(&self) -> io::Result<Address> {
+        self.listener.address()
     }
 
     /// Takes in what an event told, if the event is one of ours.
@@ -169,7 +170,7 @@ impl Server {
                 self.clients.remove(&number);
             }
             let admitted = self
-                .socket
+                .listener
                 .accept()
                 .and_then(|stream| self.admit(stream, now));
             match admitted {
@@ -183,7 +184,7 @@ impl Server {
         }
     }
 
-    fn admit(&mut self, stream: UnixStream, now: Instant) -> io::Result<()> {
+    fn admit(&mut self, stream: Stream, now: Instant) -> io::Result<()> {
         let number = self.last_client + 1;
         let token = self.first_token + number;
         let interest = Interest::READABLE;

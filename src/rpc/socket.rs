@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -30,6 +31,16 @@ pub enum SocketError {
     /// The kernel takes paths of 107 bytes at most.
     #[error("RPC socket {0}: the path is too long for a socket; choose a shorter one with -r")]
     TooLong(PathBuf),
+    /// The TCP address cannot be had.
+    #[error(
+        "RPC at {address}: cannot listen: {source}; check that the address is one of this machine's and the port is free, or choose another with -r"
+    )]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// What the operating system said.
     #[error(
         "RPC socket {path}: cannot {what}: {source}; check that its directory exists and may be written, or choose another path with -r"

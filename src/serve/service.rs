@@ -1,7 +1,6 @@
 //! The loop.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::config::{Config, ConfigError};
@@ -12,7 +11,7 @@ use crate::control::{LogSwitch, Machine, Phase, StartError, System};
 use crate::reactor::{CoreMask, Events, IdlePolicy, Interest, Ready, Registration};
 use crate::rpc::methods::{self, Answer, Pending, When};
 use crate::rpc::request::Request;
-use crate::rpc::{Outcome, Server, SocketError, Ticket};
+use crate::rpc::{Address, Outcome, Server, SocketError, Ticket};
 
 /// Tokens of the loop's own descriptors, and the first of each room that has some.
 const SIGNAL_TOKEN: u64 = 0;
@@ -38,7 +37,7 @@ pub struct Options {
     /// What reactors do when there is nothing to do.
     pub idle: IdlePolicy,
     /// Where to listen for RPC clients.
-    pub socket: PathBuf,
+    pub rpc: Address,
     /// Memory to set aside, in MiB; without it, what suits the machine.
     pub memory: Option<u64>,
     /// Where it comes from.
@@ -95,7 +94,7 @@ pub fn run(options: Options, announce: impl FnOnce(&System)) -> Result<(), Serve
     let signal = events
         .register(&signals, SIGNAL_TOKEN, Interest::READABLE)
         .map_err(failed("wait for signals"))?;
-    let server = Server::bind(&options.socket, &events, RPC_TOKEN)?;
+    let server = Server::bind(&options.rpc, &events, RPC_TOKEN)?;
     let arena = memory::set_aside(options.memory, options.source)?;
     let machine = Machine::start(&options.cores, options.idle, &arena, events.waker())?;
     let target = machine.target.descriptor().map(|fd| {

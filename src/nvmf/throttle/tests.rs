@@ -168,6 +168,35 @@ fn reactors_have_equal_shares() {
     }
 }
 
+/// A reactor that always looks late has both reads and writes go.
+#[test]
+fn reads_and_writes_have_equal_shares() {
+    for step_us in [100, 1000, 5000, 7300] {
+        let (mut throttles, epoch) = throttles(limits(1000), 1);
+        let throttle = &mut throttles[0];
+        let (mut reads, mut writes) = (0u32, 0u32);
+        for turn in 0..400 {
+            let now = epoch + Duration::from_micros(step_us * turn);
+            while throttle.len() < 40 {
+                for request in [read(0), write(0)] {
+                    let went = throttle.admit(request, now);
+                    let is_read = |r: Request| r.op == Op::Read;
+                    reads += u32::from(went.is_some_and(is_read));
+                }
+            }
+            throttle.release(now, |request| match request.op {
+                Op::Read => reads += 1,
+                _ => writes += 1,
+            });
+        }
+        let all = reads + writes;
+        assert!(
+            reads * 3 > all && writes * 3 > all,
+            "{reads}, {writes} at {step_us} us"
+        );
+    }
+}
+
 /// What a test's reactor does at a time.
 #[derive(Clone, Debug)]
 struct Arrival {

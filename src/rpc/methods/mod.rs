@@ -3,6 +3,8 @@
 //! One table a family. Whatever lists or describes methods reads the tables.
 
 mod ana;
+#[cfg(test)]
+mod bad_inputs;
 mod bdev;
 mod changing;
 mod config;
