@@ -337,10 +337,7 @@ fn take_down(serving: &Serving) {
     wait_for("everything to go", || {
         for (method, params) in [
             ("nvmf_delete_subsystem", json!({"nqn": NQN})),
-            (
-                "bdev_raid_delete",
-                json!({"name": "r0", "clear_superblock": true}),
-            ),
+            ("bdev_raid_delete", json!({"name": "r0", "clear_sb": true})),
             ("bdev_null_delete", json!({"name": "n0"})),
             ("bdev_malloc_delete", json!({"name": "m0"})),
             ("bdev_malloc_delete", json!({"name": "m1"})),
