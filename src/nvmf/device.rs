@@ -82,6 +82,19 @@ impl Device {
         }
     }
 
+    /// Ends the requests of a queue that wait because of limits, undone.
+    fn withdraw(&mut self, origin: u32) {
+        if let Some(throttle) = &mut self.throttle {
+            throttle.withdraw(origin, |request| {
+                self.ended.push(Completion {
+                    token: request.token,
+                    status: Status::Gone,
+                    data: request.data,
+                });
+            });
+        }
+    }
+
     /// Has no limits any more: what waits may go.
     fn lift(&mut self) {
         if let Some(throttle) = self.throttle.take() {
@@ -180,15 +193,14 @@ impl Devices {
     /// Ends the requests of a queue that wait because of limits: its host is gone.
     pub fn withdraw(&mut self, origin: u32) {
         for device in self.table.iter_mut().flatten() {
-            if let Some(throttle) = &mut device.throttle {
-                throttle.withdraw(origin, |request| {
-                    device.ended.push(Completion {
-                        token: request.token,
-                        status: Status::Gone,
-                        data: request.data,
-                    });
-                });
-            }
+            device.withdraw(origin);
+        }
+    }
+
+    /// The same for one device: its host is not to use it any more.
+    pub fn withdraw_from(&mut self, id: DeviceId, origin: u32) {
+        if let Some(device) = self.get(id) {
+            device.withdraw(origin);
         }
     }
 

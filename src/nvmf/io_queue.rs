@@ -446,6 +446,9 @@ impl IoQueue {
             }
             if job.state == State::Running {
                 job.preempted |= aborted;
+                if aborted {
+                    devices.withdraw_from(job.namespace.device, self.origin);
+                }
                 if aborted && !job.ranges.is_empty() {
                     job.ranges.clear();
                     job.cut_short = true;
@@ -541,6 +544,10 @@ impl IoQueue {
         }
         let failure = job.failure;
         let status = match failure {
+            // It was waiting for the device's limits, and was withdrawn.
+            Some(bdev::Status::Gone) if job.preempted => {
+                Status::ABORTED_PREEMPT.with_do_not_retry()
+            }
             Some(failure) => status::of_device(failure),
             None if job.cut_short => Status::ABORTED_PREEMPT.with_do_not_retry(),
             None => Status::SUCCESS,

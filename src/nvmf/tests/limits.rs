@@ -6,8 +6,11 @@ use std::time::Duration;
 use super::commands::{flush, read, write};
 use super::device::Puppet;
 use super::host::Host;
+use super::party::Party;
 use super::world::{NQN, Plan, World};
 use crate::bdev::RateLimits;
+use crate::nvme::Status;
+use crate::nvme::reservation::{AcquireAction, Keys, ReservationCommand, ReservationType};
 use crate::nvme::tcp::ControllerPdu;
 
 fn ios(rw_ios: u64) -> RateLimits {
@@ -165,4 +168,42 @@ fn the_target_stops_without_waiting_for_limits() {
     let deadline = world.now() + Duration::from_secs(3600);
     assert!(world.target.stop(deadline));
     assert_eq!(gone(&puppet), 20);
+}
+
+/// What a host was not let do before it was shut out is not done afterwards, and whoever shuts it out does not wait for it.
+#[test]
+fn a_host_that_is_preempted_has_nothing_done_that_waited() {
+    const ABORTED_PREEMPT: u16 = Status::ABORTED_PREEMPT.code();
+    let (mut world, puppet) = world(RateLimits::default());
+    let (mut a, mut b) = (Party::new(&mut world, 1), Party::new(&mut world, 2));
+    let kind = ReservationType::WriteExclusive;
+    assert_eq!(
+        (a.register(&mut world, 1), b.register(&mut world, 2)),
+        (0, 0)
+    );
+    assert_eq!(a.acquire(&mut world, kind, 1), 0);
+    set(&mut world, ios(1000));
+    world.settle();
+    let waiting: Vec<u16> = (0..6)
+        .map(|n| a.io.submit(write(n, 1), &[1; 512]))
+        .collect();
+    world.settle();
+    assert_eq!(gone(&puppet), 1);
+    let abort = ReservationCommand::Acquire {
+        action: AcquireAction::PreemptAndAbort,
+        kind,
+    };
+    assert_eq!(b.reserve(&mut world, abort, Keys::new(2, 1)), 0);
+    let ends = waiting
+        .into_iter()
+        .map(|cid| a.io.finish(&mut world, cid).status().code());
+    let ends: Vec<u16> = ends.collect();
+    assert_eq!(ends[0], 0);
+    assert!(
+        ends[1..].iter().all(|&end| end == ABORTED_PREEMPT),
+        "{ends:x?}"
+    );
+    world.pass(Duration::from_secs(1));
+    assert_eq!(gone(&puppet), 0);
+    assert!(world.memory_is_whole());
 }
