@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::ana::Changes;
 use super::command::Need;
+use super::counts::Counts;
 use super::error_log::{ErrorLog, Failure, Failures};
 use super::events::{Events, Notice, Told, TooMany};
 use super::feature::{DISCOVERY_FEATURES, Features, IO_FEATURES, Value, data_from_host};
@@ -104,6 +105,7 @@ pub struct Controller {
     access: Changes,
     notifications: NotificationLog,
     errors: ErrorLog,
+    counts: Counts,
     keep_alive: Duration,
     /// When the host was last heard.
     heard: Instant,
@@ -130,6 +132,7 @@ impl Controller {
             access: Changes::default(),
             notifications: NotificationLog::default(),
             errors: ErrorLog::default(),
+            counts: Counts::default(),
             keep_alive: keep_alive(kato_ms),
             heard: now,
         }
@@ -243,6 +246,11 @@ impl Controller {
     /// One of its admin commands has failed.
     pub fn failed(&mut self, failure: Failure) {
         self.errors.note(&failure);
+    }
+
+    /// Its I/O queues have moved something.
+    pub fn add_counts(&mut self, counts: &Counts) {
+        self.counts.add(counts);
     }
 
     /// Commands of its I/O queues have failed.
@@ -424,7 +432,7 @@ impl Controller {
         let content = match lid {
             LogPageId::SupportedLogPages => log_page::supported(&pages),
             LogPageId::ErrorInformation => self.errors.page(),
-            LogPageId::Health => log_page::health(self.errors.count()),
+            LogPageId::Health => log_page::health(self.errors.count(), &self.counts),
             LogPageId::FirmwareSlots => log_page::firmware(),
             LogPageId::ChangedNamespaces => {
                 log_page::changed_namespaces(self.changed_namespaces.iter().copied())

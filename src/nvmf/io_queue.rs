@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::ana::Access;
 use super::command::{self, Action, Carriage, Limits, Work};
+use super::counts::Counts;
 use super::device::Devices;
 use super::latency::Kind;
 use super::message::FenceChange;
@@ -142,6 +143,8 @@ pub struct IoQueue {
     /// The connection is lost: nothing new is started.
     lost: bool,
     max_transfer: u32,
+    /// What was moved since the controller was last told.
+    counts: Counts,
     host: HostId,
     /// What reservations keep this host from, by namespace. Empty, as a rule.
     bars: SmallVec<[(u32, Bars); 2]>,
@@ -187,6 +190,7 @@ impl IoQueue {
         let barred = |(nsid, fence): &(u32, Arc<Fence>)| Some((*nsid, fence.bars(&host)?));
         Self {
             bars: fences.iter().filter_map(barred).collect(),
+            counts: Counts::default(),
             host,
             view,
             jobs: (0..slots).map(|_| None).collect(),
@@ -201,6 +205,11 @@ impl IoQueue {
     /// The subsystem.
     pub fn view(&self) -> &Arc<SubsystemView> {
         &self.view
+    }
+
+    /// What was moved since this was last asked, if anything was.
+    pub fn take_counts(&mut self) -> Option<Counts> {
+        self.counts.take()
     }
 
     /// Requests with devices.
@@ -795,6 +804,9 @@ impl IoQueue {
             devices.forget(job.namespace.device);
         }
         let work = &job.work;
+        if status.is_success() {
+            self.counts.note(work, job.namespace.info.block_size);
+        }
         out.push(Outcome {
             slot,
             status,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::counts::Counts;
 use super::identify::firmware_revision;
 use super::view::DiscoveryView;
 use crate::nvme::Nqn;
@@ -73,10 +74,15 @@ pub fn features(features: &[FeatureId]) -> Vec<u8> {
     FeatureEffects::from_features(features).as_bytes().to_vec()
 }
 
-/// Health (02h): a device of this kind does not wear. `errors`: entries of error information so far.
-pub fn health(errors: u64) -> Vec<u8> {
+/// Health (02h): a device of this kind does not wear. `errors`: entries of error information so far;
+/// `counts`: what the controller has moved.
+pub fn health(errors: u64, counts: &Counts) -> Vec<u8> {
     let mut health = Health::new_zeroed();
     health.temperature = TEMPERATURE.into();
+    health.host_reads = u128::from(counts.reads).into();
+    health.host_writes = u128::from(counts.writes).into();
+    health.data_units_read = Health::data_units(counts.bytes_read.into()).into();
+    health.data_units_written = Health::data_units(counts.bytes_written.into()).into();
     health.error_entries = u128::from(errors).into();
     health.available_spare = 100;
     health.available_spare_threshold = 10;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::auth::{Judgement, Verdict};
+use super::counts::Counts;
 use super::depth::QueueDepth;
 use super::error_log::Failures;
 use super::latency::Histogram;
@@ -115,6 +116,13 @@ pub enum GroupCommand {
         slot: SlotId,
         /// What the host is told.
         answer: Box<ReservationAnswer>,
+    },
+    /// The I/O queues of a controller have moved something.
+    Moved {
+        /// Its admin queue.
+        connection: ConnectionId,
+        /// What.
+        counts: Counts,
     },
     /// Commands of the I/O queues of a controller have failed.
     Failed {
@@ -284,6 +292,13 @@ pub enum GroupEvent {
     /// A host wants something of a reservation. Always answered with [`GroupCommand::Reserved`], and
     /// the connection is there until then, even if it is lost.
     Reserve(Box<ReservationRequest>),
+    /// An I/O queue has moved something since it last said so. Passed on as [`GroupCommand::Moved`].
+    Moved {
+        /// The queue.
+        connection: ConnectionId,
+        /// What.
+        counts: Counts,
+    },
     /// Commands of an I/O queue have failed. Passed on as [`GroupCommand::Failed`].
     Failed {
         /// The queue.

@@ -19,6 +19,7 @@ mod association;
 mod auth;
 mod command;
 mod controller;
+mod counts;
 mod depth;
 mod device;
 mod error;

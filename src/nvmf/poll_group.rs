@@ -231,6 +231,9 @@ impl PollGroup {
                         session.reserved(slot, *answer, site);
                     });
                 }
+                GroupCommand::Moved { connection, counts } => {
+                    self.with(connection, |session, _| session.moved(&counts));
+                }
                 GroupCommand::Failed {
                     connection,
                     failures,

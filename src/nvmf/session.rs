@@ -15,6 +15,7 @@ use self::reservation::Reserving;
 use super::auth::Gate;
 use super::command::{self, Carriage, Need};
 use super::controller::{Controller, Effects};
+use super::counts::Counts;
 use super::device::Devices;
 use super::error_log::{Failure, FailureReport, Failures};
 use super::io_queue::{Admission, IoQueue, MemoryNeed, Outcome, Token};
@@ -58,6 +59,9 @@ const SENDS_A_TURN: usize = 4;
 
 /// An admin queue with more than this to send takes no more commands.
 const ADMIN_OUTPUT: u64 = 256 << 10;
+
+/// How often an I/O queue tells its controller what it has moved.
+const COUNTING: Duration = Duration::from_secs(4);
 
 /// How long a connection that we end stays open for the host to read why.
 const LINGER: Duration = Duration::from_secs(2);
@@ -131,6 +135,8 @@ pub struct Session {
     qid: u16,
     /// Commands of an I/O queue that have failed.
     failures: FailureReport,
+    /// When an I/O queue last told what it has moved.
+    counted: Option<Instant>,
     /// Reservation commands that are not answered.
     reserving: Vec<Reserving>,
     /// Bulk bytes of each command, and of all.
@@ -169,6 +175,7 @@ impl Session {
             in_turn: false,
             qid: 0,
             failures: FailureReport::default(),
+            counted: None,
             reserving: Vec::new(),
             charges: Vec::new(),
             charged: 0,
@@ -670,6 +677,26 @@ impl Session {
         }
     }
 
+    /// Tells the controller what an I/O queue has moved.
+    fn report_counts(&mut self, site: &mut Site) {
+        self.counted = Some(site.now);
+        if let Role::Io(queue) = &mut self.role
+            && let Some(counts) = queue.take_counts()
+        {
+            site.events.push_back(GroupEvent::Moved {
+                connection: self.id,
+                counts,
+            });
+        }
+    }
+
+    /// Other queues of its controller have moved something.
+    pub fn moved(&mut self, counts: &Counts) {
+        if let Role::Admin { controller, .. } = &mut self.role {
+            controller.add_counts(counts);
+        }
+    }
+
     /// Commands of other queues of its controller have failed.
     pub fn failed(&mut self, failures: &Failures) {
         if let Role::Admin { controller, .. } = &mut self.role {
@@ -873,6 +900,9 @@ impl Session {
             Stage::Open => {
                 self.failures.tick();
                 self.report_failures(site);
+                if self.counted.is_none_or(|at| now >= at + COUNTING) {
+                    self.report_counts(site);
+                }
             }
             Stage::Ending { until, .. } => {
                 if now >= until {
@@ -942,6 +972,7 @@ impl Session {
         self.readable = false;
         self.congested = false;
         self.release(site);
+        self.report_counts(site);
         match self.role {
             Role::Admin { .. } => site.stats.current_admin_qpairs -= 1,
             Role::Io(_) => site.stats.current_io_qpairs -= 1,

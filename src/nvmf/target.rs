@@ -436,7 +436,8 @@ impl Target {
             GroupEvent::Failed {
                 connection,
                 failures,
-            } => self.pass_on(connection, failures),
+            } => self.failed(connection, failures),
+            GroupEvent::Moved { connection, counts } => self.moved(connection, counts),
             GroupEvent::ReservationSaved { id, outcome } => self.reservation_saved(id, outcome),
             GroupEvent::Lost(connection) => {
                 self.give_up_reservations(connection);

@@ -1,6 +1,7 @@
 //! Who is connected, and what has been counted.
 
 use super::Target;
+use crate::nvmf::counts::Counts;
 use crate::nvmf::error::TargetError;
 use crate::nvmf::error_log::Failures;
 use crate::nvmf::latency::Histogram;
@@ -9,16 +10,32 @@ use crate::nvmf::stats::{ControllerInfo, GroupStats, QpairInfo};
 
 impl Target {
     /// Commands of an I/O queue have failed: its controller is told.
-    pub(super) fn pass_on(&mut self, connection: ConnectionId, failures: Box<Failures>) {
-        let association = self.associations.association(connection);
+    pub(super) fn failed(&mut self, queue: ConnectionId, failures: Box<Failures>) {
+        self.tell_controller(queue, |connection| GroupCommand::Failed {
+            connection,
+            failures,
+        });
+    }
+
+    /// An I/O queue has moved something: its controller is told.
+    pub(super) fn moved(&mut self, queue: ConnectionId, counts: Counts) {
+        self.tell_controller(queue, |connection| GroupCommand::Moved {
+            connection,
+            counts,
+        });
+    }
+
+    /// Sends a command to the admin queue of the controller that a connection is a queue of.
+    fn tell_controller(
+        &mut self,
+        queue: ConnectionId,
+        command: impl FnOnce(ConnectionId) -> GroupCommand,
+    ) {
+        let association = self.associations.association(queue);
         let admin = association.and_then(|a| a.queues.get(&0).copied());
         let entry = admin.and_then(|admin| Some((admin, self.associations.connection(admin)?)));
-        if let Some((connection, entry)) = entry {
-            let command = GroupCommand::Failed {
-                connection,
-                failures,
-            };
-            self.groups.send(entry.group, command);
+        if let Some((admin, entry)) = entry {
+            self.groups.send(entry.group, command(admin));
         }
     }
 

@@ -84,6 +84,37 @@ fn what_failed_is_told_with_its_command() {
 }
 
 #[test]
+fn health_counts_what_was_moved() {
+    let mut world = World::new();
+    let (mut admin, cntlid) = Host::admin(&mut world);
+    let mut io = Host::io(&mut world, cntlid, 1);
+    let mut short_lived = Host::io(&mut world, cntlid, 2);
+    for n in 0..63 {
+        // 63 times 16 blocks of 512 bytes: 1008, which is more than one unit of 1000.
+        let status = io.run(&mut world, write(16 * n, 16), &[1; 8192]).status();
+        assert_eq!(status.code(), 0);
+    }
+    assert_eq!(
+        short_lived.fetch(&mut world, read(0, 1), 512).data,
+        [1; 512]
+    );
+    let beyond = io.submit_read(read(16384, 1), 512);
+    assert_eq!(io.finish(&mut world, beyond).status().code(), 0x080);
+    let (first, second) = halves(0, 1);
+    let one = short_lived.submit(first, &[1; 512]);
+    let two = short_lived.submit(second, &[2; 512]);
+    assert_eq!(short_lived.finish(&mut world, one).status().code(), 0);
+    assert_eq!(short_lived.finish(&mut world, two).status().code(), 0);
+    drop(short_lived);
+    world.pass(Duration::from_secs(5));
+    let page = page(&mut admin, &mut world, 0x02, 512);
+    let health = Health::read_from_bytes(&page).expect("512 bytes");
+    assert_eq!((health.host_reads.get(), health.host_writes.get()), (2, 64));
+    assert_eq!(health.data_units_read.get(), 1);
+    assert_eq!(health.data_units_written.get(), 2);
+}
+
+#[test]
 fn a_host_whose_commands_all_fail_is_counted_right() {
     let mut world = World::new();
     let mut a = Party::new(&mut world, 1);
