@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::nvmf::absent;
 use super::{Answer, Method, Params, Pending, When};
 use crate::bdev::nvme::tcp::{HealthAnswer, Phase, Recovery, TcpOptions};
 use crate::control::{ControlError, Detachment, RemoteDefaults, RemoteInfo, System};
@@ -40,6 +41,10 @@ pub const METHODS: &[Method] = &[
             "reconnect_delay_sec?",
             "fast_io_fail_timeout_sec?",
             "wait_for_attach?",
+            "prchk_reftag?",
+            "prchk_guard?",
+            "allow_unrecognized_csi?",
+            "disable_sq_flow_control?",
         ],
         help: "Attaches an NVMe controller, or adds an address to a remote one, and answers its devices",
         run: bdev_nvme_attach_controller,
@@ -108,6 +113,13 @@ pub const METHODS: &[Method] = &[
             "ctrlr_loss_timeout_sec?",
             "reconnect_delay_sec?",
             "fast_io_fail_timeout_sec?",
+            "delay_cmd_submit?",
+            "disable_auto_failback?",
+            "generate_uuids?",
+            "nvme_error_stat?",
+            "io_path_stat?",
+            "allow_accel_sequence?",
+            "enable_flush?",
         ],
         help: "Sets how NVMe controllers are kept that are attached from now on",
         run: bdev_nvme_set_options,
@@ -188,9 +200,26 @@ struct Attach {
     reconnect_delay_sec: Option<u32>,
     fast_io_fail_timeout_sec: Option<u32>,
     wait_for_attach: Option<bool>,
+    // What SPDK's rpc.py says of features in every call.
+    #[serde(default)]
+    prchk_reftag: bool,
+    #[serde(default)]
+    prchk_guard: bool,
+    #[serde(default)]
+    allow_unrecognized_csi: bool,
+    #[serde(default)]
+    disable_sq_flow_control: bool,
 }
 
 impl Attach {
+    /// Refuses features of SPDK that there are not.
+    fn check(&self) -> Result<(), RpcError> {
+        absent("prchk_reftag", self.prchk_reftag)?;
+        absent("prchk_guard", self.prchk_guard)?;
+        absent("allow_unrecognized_csi", self.allow_unrecognized_csi)?;
+        absent("disable_sq_flow_control", self.disable_sq_flow_control)
+    }
+
     fn is_pcie(&self) -> Result<bool, RpcError> {
         match self.trtype.to_ascii_uppercase().as_str() {
             "TCP" => Ok(false),
@@ -275,6 +304,7 @@ fn own_identity() -> Uuid {
 
 fn bdev_nvme_attach_controller(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: Attach = params.read()?;
+    p.check()?;
     if p.is_pcie()? {
         return pcie::attach(system, &p);
     }
@@ -567,10 +597,42 @@ struct SetOptions {
     ctrlr_loss_timeout_sec: Option<i64>,
     reconnect_delay_sec: Option<u32>,
     fast_io_fail_timeout_sec: Option<u32>,
+    // What SPDK's rpc.py says of features in every call. Doorbells are always written once a turn, and
+    // flushes always passed on.
+    delay_cmd_submit: Option<bool>,
+    #[serde(default)]
+    disable_auto_failback: bool,
+    #[serde(default)]
+    generate_uuids: bool,
+    #[serde(default)]
+    nvme_error_stat: bool,
+    #[serde(default)]
+    io_path_stat: bool,
+    #[serde(default)]
+    allow_accel_sequence: bool,
+    #[serde(rename = "enable_flush")]
+    _enable_flush: Option<bool>,
+}
+
+impl SetOptions {
+    /// Refuses features of SPDK that there are not.
+    fn check(&self) -> Result<(), RpcError> {
+        if self.delay_cmd_submit == Some(false) {
+            return Err(RpcError::invalid_params(
+                "delay_cmd_submit: doorbells are always written once a turn; leave it out",
+            ));
+        }
+        absent("disable_auto_failback", self.disable_auto_failback)?;
+        absent("generate_uuids", self.generate_uuids)?;
+        absent("nvme_error_stat", self.nvme_error_stat)?;
+        absent("io_path_stat", self.io_path_stat)?;
+        absent("allow_accel_sequence", self.allow_accel_sequence)
+    }
 }
 
 fn bdev_nvme_set_options(system: &mut System, params: Params) -> Result<Answer, RpcError> {
     let p: SetOptions = params.read()?;
+    p.check()?;
     let defaults = system.remotes.defaults;
     let times = Times {
         ctrlr_loss_timeout_sec: p.ctrlr_loss_timeout_sec,

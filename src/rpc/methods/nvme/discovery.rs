@@ -67,6 +67,10 @@ pub(super) fn bdev_nvme_start_discovery(
         reconnect_delay_sec: p.reconnect_delay_sec,
         fast_io_fail_timeout_sec: p.fast_io_fail_timeout_sec,
         wait_for_attach: None,
+        prchk_reftag: false,
+        prchk_guard: false,
+        allow_unrecognized_csi: false,
+        disable_sq_flow_control: false,
     };
     if service.is_pcie()? {
         return Err(RpcError::invalid_params(

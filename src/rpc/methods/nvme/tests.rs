@@ -283,3 +283,48 @@ fn options_hold_for_controllers_that_come_later() {
         assert_eq!(refused.code, code, "{}", refused.message);
     }
 }
+
+/// What SPDK's rpc.py sends in every call is taken; what it sends only when it is asked to is not there.
+#[test]
+fn flags_of_features_that_there_are_not_are_taken_as_long_as_they_are_off() {
+    let system = &mut system();
+    let off = json!({
+        "delay_cmd_submit": true, "disable_auto_failback": false, "generate_uuids": false,
+        "nvme_error_stat": false, "io_path_stat": false, "allow_accel_sequence": false,
+        "enable_flush": false,
+    });
+    assert_eq!(
+        call_now(system, "bdev_nvme_set_options", off),
+        Ok(true.into())
+    );
+    for (method, flag, on) in [
+        ("bdev_nvme_set_options", "delay_cmd_submit", false),
+        ("bdev_nvme_set_options", "disable_auto_failback", true),
+        ("bdev_nvme_set_options", "generate_uuids", true),
+        ("bdev_nvme_set_options", "nvme_error_stat", true),
+        ("bdev_nvme_set_options", "io_path_stat", true),
+        ("bdev_nvme_set_options", "allow_accel_sequence", true),
+        ("bdev_nvme_attach_controller", "prchk_reftag", true),
+        ("bdev_nvme_attach_controller", "prchk_guard", true),
+        (
+            "bdev_nvme_attach_controller",
+            "allow_unrecognized_csi",
+            true,
+        ),
+        (
+            "bdev_nvme_attach_controller",
+            "disable_sq_flow_control",
+            true,
+        ),
+    ] {
+        let mut params = json!({flag: on});
+        if method == "bdev_nvme_attach_controller" {
+            params["name"] = "n".into();
+            params["trtype"] = "TCP".into();
+            params["traddr"] = "127.0.0.1".into();
+        }
+        let error = call_now(system, method, params).unwrap_err();
+        assert_eq!(error.code, -32602, "{flag}: {}", error.message);
+        assert!(error.message.contains(flag), "{}", error.message);
+    }
+}
