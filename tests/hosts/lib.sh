@@ -89,6 +89,18 @@ find_device() {
     [ -b "$DEV" ]
 }
 
+# second: the block device of the second namespace.
+second() {
+    for second_path in /sys/class/nvme-subsystem/nvme-subsys*/nvme*n2; do
+        case ${second_path##*/} in nvme*c*n*) continue ;; esac
+        [ "$(cat "${second_path%/*}/subsysnqn" 2>/dev/null)" = "$NQN" ] || continue
+        [ -b "/dev/${second_path##*/}" ] && echo "/dev/${second_path##*/}"
+    done
+}
+# shown, hidden: whether the kernel has it.
+shown() { [ -n "$(second)" ]; }
+hidden() { [ -z "$(second)" ]; }
+
 # fabrics VERB OPTIONS...: an nvme command that reaches the target by itself.
 fabrics() {
     fabrics_verb=$1

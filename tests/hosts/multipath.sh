@@ -56,16 +56,6 @@ flows() {
 }
 more() { [ $(($(written "$PORT") + $(written "$FAR_PORT"))) -gt $((flows_before + 10)) ]; }
 
-# second: the block device of the second namespace.
-second() {
-    for second_path in /sys/class/nvme-subsystem/nvme-subsys*/nvme*n2; do
-        case ${second_path##*/} in nvme*c*n*) continue ;; esac
-        [ "$(cat "${second_path%/*}/subsysnqn" 2>/dev/null)" = "$NQN" ] || continue
-        [ -b "/dev/${second_path##*/}" ] && echo "/dev/${second_path##*/}"
-    done
-}
-shown() { [ -n "$(second)" ]; }
-hidden() { [ -z "$(second)" ]; }
 content() {
     ! kernel_messages | grep -E 'I/O error|digest|corrupt|BUG|WARNING|Call Trace'
 }
