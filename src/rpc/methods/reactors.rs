@@ -259,6 +259,8 @@ fn thread_get_io_channels(system: &mut System, params: Params) -> Result<Answer,
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::rpc::testing::{call_now, end, keys, system, system_with_reactor};
 
@@ -313,7 +315,15 @@ mod tests {
         let namespace = json!({"nqn": nqn, "namespace": {"bdev_name": "n0"}});
         call_now(&mut system, "nvmf_subsystem_add_ns", namespace).unwrap();
         let mut ask = |method| call_now(&mut system, method, Value::Null).unwrap();
-        let stats = ask("thread_get_stats");
+        // A reactor tells what it did in a turn when the turn is over.
+        let until = Instant::now() + Duration::from_secs(20);
+        let stats = loop {
+            let stats = ask("thread_get_stats");
+            if stats["threads"][0]["busy"] != 0 || Instant::now() > until {
+                break stats;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
         let pollers = ask("thread_get_pollers");
         let channels = ask("thread_get_io_channels");
         let scheduler = ask("framework_get_scheduler");
