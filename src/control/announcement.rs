@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mdns_sd::{ServiceDaemon, ServiceInfo};
 
@@ -23,8 +23,8 @@ pub struct Announcement {
     daemon: ServiceDaemon,
     host: String,
     addresses: Vec<SocketAddr>,
-    /// Full names of what is registered.
-    names: Vec<String>,
+    /// What is registered, and under which full name.
+    told: Vec<(Place, String)>,
 }
 
 impl fmt::Debug for Announcement {
@@ -52,7 +52,7 @@ impl Announcement {
                 host => host.to_owned(),
             },
             addresses: Vec::new(),
-            names: Vec::new(),
+            told: Vec::new(),
         })
     }
 
@@ -63,20 +63,30 @@ impl Announcement {
             return;
         }
         self.addresses = addresses.to_vec();
-        for name in std::mem::take(&mut self.names) {
-            self.end(&name);
-        }
-        for place in places(addresses) {
-            match place.service(&self.host).map(|info| {
-                let name = info.get_fullname().to_owned();
-                self.daemon.register(info).map(|()| name)
-            }) {
-                Ok(Ok(name)) => self.names.push(name),
-                Ok(Err(error)) | Err(error) => {
-                    tracing::warn!("the discovery service is not announced: {error}");
-                }
+        let mut places = places(addresses);
+        for (place, name) in std::mem::take(&mut self.told) {
+            // What stays is not taken back in between.
+            match places.iter().position(|new| *new == place) {
+                Some(at) => self.told.push((places.remove(at), name)),
+                // With other addresses it is told anew below, under the same name.
+                None if places.iter().any(|new| new.port == place.port) => {}
+                None => self.end(&name),
             }
         }
+        for place in places {
+            match self.register(&place) {
+                Ok(name) => self.told.push((place, name)),
+                Err(error) => tracing::warn!("the discovery service is not announced: {error}"),
+            }
+        }
+    }
+
+    /// Announces one place; gives its full name.
+    fn register(&self, place: &Place) -> Result<String, mdns_sd::Error> {
+        let info = place.service(&self.host)?;
+        let name = info.get_fullname().to_owned();
+        self.daemon.register(info)?;
+        Ok(name)
     }
 
     fn end(&self, name: &str) {
@@ -89,10 +99,14 @@ impl Announcement {
 
 impl Drop for Announcement {
     fn drop(&mut self) {
-        for name in &self.names {
-            if let Ok(ended) = self.daemon.unregister(name) {
-                let _ = ended.recv_timeout(GOODBYE);
-            }
+        let names = self.told.iter().map(|(_, name)| name);
+        let ends: Vec<_> = names
+            .filter_map(|n| self.daemon.unregister(n).ok())
+            .collect();
+        // However many there are: the control thread does not wait longer for them than for one.
+        let until = Instant::now() + GOODBYE;
+        for ended in ends {
+            let _ = ended.recv_deadline(until);
         }
         let _ = self.daemon.shutdown();
     }

@@ -6,10 +6,11 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use super::hosts::Host;
 use super::serving::{Client, PROGRAM, Place, mask, wait_for};
 use super::shape::differences;
 
@@ -57,16 +58,6 @@ impl Script {
 
 fn golden() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rpc/golden"))
-}
-
-/// A host that is connected for some seconds.
-struct Host(Child);
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

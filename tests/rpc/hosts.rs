@@ -65,8 +65,8 @@ fn operations(serving: &Serving) -> (u64, u64) {
     (number("num_read_ops") + number("num_write_ops"), ticks)
 }
 
-/// Ends with the test.
-struct Host(Child);
+/// A host that is at work; ends with the test.
+pub struct Host(pub Child);
 
 impl Drop for Host {
     fn drop(&mut self) {

@@ -25,6 +25,15 @@ fn two(world: &mut World) -> (Party, Party) {
     (a, b)
 }
 
+/// What the second host says, whose key is 2, to be rid of the first, whose key is 1.
+fn preempt_and_abort(kind: ReservationType) -> (Command, Vec<u8>) {
+    let action = AcquireAction::PreemptAndAbort;
+    entry(
+        ReservationCommand::Acquire { action, kind },
+        Keys::new(2, 1),
+    )
+}
+
 #[test]
 fn one_host_shuts_out_the_other() {
     let mut world = World::new();
@@ -221,11 +230,7 @@ fn a_long_command_of_a_host_that_is_preempted_is_cut_short() {
     let long = a.io.submit(zeroes(0, 50_000, false), &[]);
     let waiting = a.io.submit_large(write(6, 1), 512);
     let request = a.io.expect_r2t(&mut world);
-    let abort = ReservationCommand::Acquire {
-        action: AcquireAction::PreemptAndAbort,
-        kind,
-    };
-    let (command, keys) = entry(abort, Keys::new(2, 1));
+    let (command, keys) = preempt_and_abort(kind);
     let preempt = b.io.submit(command, &keys);
     assert!(b.io.is_silent(&mut world));
     puppet.hold(false);
@@ -254,11 +259,7 @@ fn the_queue_of_a_lost_connection_counts() {
     world.settle();
     drop(a);
     world.settle();
-    let abort = ReservationCommand::Acquire {
-        action: AcquireAction::PreemptAndAbort,
-        kind,
-    };
-    let (command, keys) = entry(abort, Keys::new(2, 1));
+    let (command, keys) = preempt_and_abort(kind);
     let preempt = b.io.submit(command, &keys);
     assert!(
         b.io.is_silent(&mut world),
@@ -524,11 +525,7 @@ fn a_namespace_that_goes_answers_who_waits_for_it() {
     assert_eq!(a.acquire(&mut world, kind, 1), 0);
     puppet.hold(true);
     let running = a.io.submit(write(5, 1), &[7; 512]);
-    let abort = ReservationCommand::Acquire {
-        action: AcquireAction::PreemptAndAbort,
-        kind,
-    };
-    let (command, keys) = entry(abort, Keys::new(2, 1));
+    let (command, keys) = preempt_and_abort(kind);
     let preempt = b.io.submit(command, &keys);
     let (command, keys) = entry(register(), Keys::new(0, 2));
     let waiting = b.io.submit(command, &keys);
@@ -571,11 +568,7 @@ fn a_connection_may_go_while_its_command_is_under_way() {
     puppet.hold(true);
     let running = a.io.submit(write(5, 1), &[7; 512]);
     world.settle();
-    let abort = ReservationCommand::Acquire {
-        action: AcquireAction::PreemptAndAbort,
-        kind,
-    };
-    let (command, keys) = entry(abort, Keys::new(2, 1));
+    let (command, keys) = preempt_and_abort(kind);
     b.io.submit(command, &keys);
     // Behind it, one that will not have begun when the connection is lost.
     let clear = ReservationCommand::Release {
