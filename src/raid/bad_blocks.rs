@@ -145,7 +145,7 @@ impl Shard {
             }
             let is_bad = self.view.is_bad(slot, start, end);
             if is_bad {
-                self.out.good.push((bay, number));
+                self.out.news.good.push((bay, number));
             }
             waits |= is_bad || self.settled.is_bad(slot, start, end);
         }

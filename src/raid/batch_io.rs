@@ -148,7 +148,7 @@ impl Shard {
             // By slot: it may be in another one meanwhile, if it replaced the member there.
             batch.failed |= 1 << self.view.slot_in(bay);
             if status == Status::Gone {
-                self.out.failures.push((bay, status));
+                self.out.news.failures.push((bay, status));
             }
         }
         if batch.in_flight == 0 {
@@ -189,7 +189,10 @@ impl Shard {
                 },
                 body: guest.body,
             };
-            self.out.homes.push((usize::from(guest.link.shard), home));
+            self.out
+                .news
+                .homes
+                .push((usize::from(guest.link.shard), home));
         }
     }
 

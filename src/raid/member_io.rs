@@ -5,14 +5,14 @@ use smallvec::SmallVec;
 
 use super::batch::Body;
 use super::batching::BatchScope;
-use super::gather::Run;
+use super::gather::{Run, push};
 use super::shard::Shard;
 use super::stripe::Phase;
 use crate::bdev::{Data, Op, Request, Status};
 use crate::memory::{Buf, BufMut, Segments, SegmentsMut};
 
-/// What a page I/O does. The order groups what can be merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a page I/O does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PageOp {
     Read,
     Write { fua: bool },
@@ -40,6 +40,15 @@ impl PageOp {
         }
     }
 
+    /// Its place among all operations, less than 8.
+    fn rank(self) -> u64 {
+        match self {
+            PageOp::Read => 0,
+            PageOp::Write { fua } => 1 + u64::from(fua),
+            PageOp::Zero { fua, deallocate } => 3 + 2 * u64::from(fua) + u64::from(deallocate),
+        }
+    }
+
     /// Whether it carries bytes to a member.
     pub(super) fn is_write(self) -> bool {
         matches!(self, PageOp::Write { .. })
@@ -57,6 +66,14 @@ pub(super) struct PageIo {
     pub page: Page,
     /// Its merged request failed: find out which page it was.
     pub alone: bool,
+}
+
+impl PageIo {
+    /// Sorts page I/O so that what can be merged stands together: by member, by operation, by stripe.
+    /// A member has fewer than 2^52 stripes: an NVMe namespace has no more than 2^64 bytes.
+    fn rank(&self) -> u64 {
+        u64::from(self.slot) << 56 | self.op.rank() << 52 | self.number
+    }
 }
 
 /// The bytes of a page I/O.
@@ -95,6 +112,14 @@ pub(super) struct Lists {
     parts: Vec<SmallVec<[(u32, u8); 4]>>,
     pub(super) runs: Vec<Run>,
     pub(super) bodies: Vec<Body>,
+}
+
+/// A list for so many entries: one that outgrew its inline room before, if this one will.
+fn spare<A: smallvec::Array>(kept: &mut Vec<SmallVec<A>>, entries: usize) -> SmallVec<A> {
+    match entries > A::size() {
+        true => kept.pop().unwrap_or_default(),
+        false => SmallVec::new(),
+    }
 }
 
 impl Lists {
@@ -185,77 +210,87 @@ impl Shard {
         if self.page_ios.is_empty() {
             return;
         }
-        let merge = self.merge;
+        // Places of page I/O are sorted, not page I/O: it is four times as large.
         let mut pages = std::mem::take(&mut self.page_ios);
-        pages.sort_unstable_by_key(|p| (p.slot, p.op, p.number));
-        let stripe_bytes = self.geometry.stripe_bytes();
-        let blocks_per_page = stripe_bytes / self.block_bytes;
+        let mut order = std::mem::take(&mut self.order);
+        order.extend(pages.iter().map(PageIo::rank).zip(0u32..));
+        order.sort_unstable();
         let per_row = self.geometry.stripes_per_row();
         let across = self.batching.scope > BatchScope::Row;
-        let mut pages_left = pages.drain(..).peekable();
-        while let Some(first) = pages_left.next() {
-            let mut io = Pages {
-                bay: self.view.bay(usize::from(first.slot)) as u8,
-                slot: first.slot,
-                op: first.op,
-                parts: self.lists.parts.pop().unwrap_or_default(),
+        let mut rest = &order[..];
+        while let Some(&(_, at)) = rest.first() {
+            let first = &pages[at as usize];
+            let follows = |ahead: usize| {
+                let io = &pages[rest[ahead].1 as usize];
+                io.slot == first.slot
+                    && io.op == first.op
+                    && io.number == first.number + ahead as u64
+                    && (across || !io.number.is_multiple_of(per_row))
+                    && !io.alone
             };
-            let mut into = self.lists.into.pop().unwrap_or_default();
-            let mut from = self.lists.from.pop().unwrap_or_default();
-            let (number, mut page, alone) = (first.number, first.page, first.alone);
-            io.parts.push((first.stripe, first.role));
-            loop {
-                match page {
-                    Page::None => {}
-                    Page::Into(buf) => into.push(buf),
-                    Page::From(buf) => {
-                        let joined = from.last_mut().is_some_and(|last| last.join(&buf));
-                        if !joined {
-                            from.push(buf);
-                        }
-                    }
-                }
-                let follows = |p: &PageIo| {
-                    p.slot == io.slot
-                        && p.op == io.op
-                        && p.number == number + io.parts.len() as u64
-                        && (across || !p.number.is_multiple_of(per_row))
-                        && !p.alone
-                        && !alone
-                        && io.parts.len() < merge
-                };
-                let Some(next) = pages_left.next_if(follows) else {
-                    break;
-                };
-                io.parts.push((next.stripe, next.role));
-                page = next.page;
-            }
-            let (op, data) = match io.op {
-                PageOp::Read => (Op::Read, Data::Read(std::mem::take(&mut into))),
-                PageOp::Write { fua } => {
-                    (Op::Write { fua }, Data::Write(std::mem::take(&mut from)))
-                }
-                PageOp::Zero { fua, deallocate } => {
-                    (Op::WriteZeroes { fua, deallocate }, Data::None)
-                }
+            let most = match first.alone {
+                true => 1,
+                false => rest.len().min(self.merge),
             };
-            self.lists.keep_into(into);
-            self.lists.keep_from(from);
-            let (bay, count) = (usize::from(io.bay), io.parts.len() as u32);
-            self.counters.member_requests += 1;
-            self.counters.member_pages += u64::from(count);
-            self.counters.member_bytes += u64::from(count * stripe_bytes);
-            let request = Request {
-                token: self.ios.insert(MemberIo::Pages(io)) as u64,
-                op,
-                lba: number * u64::from(blocks_per_page),
-                blocks: count * blocks_per_page,
-                data,
-            };
-            self.out.requests.push((bay, request));
+            let count = (1..most).find(|&n| !follows(n)).unwrap_or(most);
+            let (together, others) = rest.split_at(count);
+            self.ask(&mut pages, together);
+            rest = others;
         }
-        drop(pages_left);
+        order.clear();
+        self.order = order;
+        pages.clear();
         self.page_ios = pages;
+    }
+
+    /// Makes a request to a member of the page I/O at these places, which follow one another there.
+    fn ask(&mut self, pages: &mut [PageIo], places: &[(u64, u32)]) {
+        let count = places.len();
+        let first = &pages[places[0].1 as usize];
+        let (slot, op, number) = (first.slot, first.op, first.number);
+        let mut io = Pages {
+            bay: self.view.bay(usize::from(slot)) as u8,
+            slot,
+            op,
+            parts: spare(&mut self.lists.parts, count),
+        };
+        let (op, data) = match op {
+            PageOp::Read => {
+                let into = spare(&mut self.lists.into, count);
+                (Op::Read, Data::Read(into))
+            }
+            PageOp::Write { fua } => {
+                let from = spare(&mut self.lists.from, count);
+                (Op::Write { fua }, Data::Write(from))
+            }
+            PageOp::Zero { fua, deallocate } => (Op::WriteZeroes { fua, deallocate }, Data::None),
+        };
+        let mut data = data;
+        for &(_, at) in places {
+            let page = &mut pages[at as usize];
+            io.parts.push((page.stripe, page.role));
+            match (&mut data, std::mem::replace(&mut page.page, Page::None)) {
+                (Data::Read(into), Page::Into(buf)) => into.push(buf),
+                (Data::Write(from), Page::From(buf)) => push(from, buf),
+                (Data::None, Page::None) => {}
+                (_, page) => unreachable!("a {op:?} does not come with {page:?}"),
+            }
+        }
+        let stripe_bytes = self.geometry.stripe_bytes();
+        let blocks_per_page = stripe_bytes / self.block_bytes;
+        let count = count as u32;
+        self.counters.member_requests += 1;
+        self.counters.member_pages += u64::from(count);
+        self.counters.member_bytes += u64::from(count * stripe_bytes);
+        let bay = usize::from(io.bay);
+        let request = Request {
+            token: self.ios.insert(MemberIo::Pages(io)) as u64,
+            op,
+            lba: number * u64::from(blocks_per_page),
+            blocks: count * blocks_per_page,
+            data,
+        };
+        self.out.requests.push((bay, request));
     }
 
     /// A member request of this shard has ended.
@@ -274,7 +309,7 @@ impl Shard {
         }
         let bay = usize::from(io.bay);
         if status == Status::Gone {
-            self.out.failures.push((bay, status));
+            self.out.news.failures.push((bay, status));
         }
         let mut list = match data {
             Data::Read(buffers) => buffers,
@@ -303,9 +338,9 @@ impl Shard {
                     if status != Status::Ok {
                         stripe.not_stored(bay, self.geometry.members(), &self.settled);
                         if status == Status::WriteFault && self.logs & (1 << bay) != 0 {
-                            self.out.bad.push((bay, stripe.number));
+                            self.out.news.bad.push((bay, stripe.number));
                         } else {
-                            self.out.failures.push((bay, status));
+                            self.out.news.failures.push((bay, status));
                         }
                     }
                 }

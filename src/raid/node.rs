@@ -13,7 +13,7 @@ use super::message::{Message, NodeId, Note};
 use super::metadata::MetadataConfig;
 use super::ppl::{Logs, LogsConfig, LogsParts};
 use super::router::{Part, Router};
-use super::shard::{Outcome, Shard, ShardConfig};
+use super::shard::{Shard, ShardConfig};
 use super::status::StatusCell;
 use super::view::View;
 use crate::bdev::{Bdev, Completion, Op, Request, Status};
@@ -536,23 +536,39 @@ impl Node {
         }
     }
 
-    /// Carries out what the shard left.
+    /// Carries out what the shard left. After most events that is nothing, or requests and finished jobs
+    /// only; so these two are looked at by themselves.
     fn collect(&mut self) {
-        let mut out = std::mem::take(&mut self.shard.out);
-        for (bay, mut request) in out.requests.drain(..) {
-            request.token |= SHARD;
-            self.ask_member(bay, request);
+        if !self.shard.out.requests.is_empty() {
+            let mut requests = std::mem::take(&mut self.shard.out.requests);
+            for (bay, mut request) in requests.drain(..) {
+                request.token |= SHARD;
+                self.ask_member(bay, request);
+            }
+            put_back(&mut self.shard.out.requests, requests);
         }
-        for (origin, done) in out.done.drain(..) {
-            self.send(origin, Message::Done(done));
+        if !self.shard.out.done.is_empty() {
+            let mut done = std::mem::take(&mut self.shard.out.done);
+            for (origin, done) in done.drain(..) {
+                self.send(origin, Message::Done(done));
+            }
+            put_back(&mut self.shard.out.done, done);
         }
-        for (owner, home) in out.homes.drain(..) {
+        if !self.shard.out.news.is_empty() {
+            self.spread();
+        }
+    }
+
+    /// Passes on what the shard has to tell of members, regions, logs and its window.
+    fn spread(&mut self) {
+        let mut news = std::mem::take(&mut self.shard.out.news);
+        for (owner, home) in news.homes.drain(..) {
             self.send(owner, Message::Home(home));
         }
-        for (bay, status) in out.failures.drain(..) {
+        for (bay, status) in news.failures.drain(..) {
             self.report(bay, status);
         }
-        for (bay, stripe) in out.bad.drain(..) {
+        for (bay, stripe) in news.bad.drain(..) {
             let generation = self.bays[bay].generation;
             let message = Message::Bad {
                 bay,
@@ -561,7 +577,7 @@ impl Node {
             };
             self.send(0, message);
         }
-        for (bay, stripe) in out.good.drain(..) {
+        for (bay, stripe) in news.good.drain(..) {
             let generation = self.bays[bay].generation;
             let message = Message::Good {
                 bay,
@@ -570,7 +586,7 @@ impl Node {
             };
             self.send(0, message);
         }
-        for (bay, record) in out.records.drain(..) {
+        for (bay, record) in news.records.drain(..) {
             let note = Note {
                 bay,
                 generation: self.bays[bay].generation,
@@ -578,17 +594,22 @@ impl Node {
             };
             self.send(Logs::keeper(bay, self.nodes), Message::Note(note));
         }
-        for (bay, ended) in out.ended.drain(..) {
+        for (bay, ended) in news.ended.drain(..) {
             let keeper = Logs::keeper(bay, self.nodes);
             self.send(keeper, Message::Ended { bay, ended });
         }
-        for region in out.intents.drain(..) {
+        for region in news.intents.drain(..) {
             self.send(0, Message::Intend(region));
         }
-        if let Some((epoch, found)) = out.worked.take() {
+        if let Some((epoch, found)) = news.worked.take() {
             self.send(0, Message::Worked { epoch, found });
         }
-        self.shard.out.absorb(out);
+        // Nothing that was done here makes the shard tell more.
+        assert!(
+            self.shard.out.news.is_empty(),
+            "news are passed on, not answered"
+        );
+        self.shard.out.news = news;
     }
 
     /// Writes what the logs have gathered. Says whether there was anything.
@@ -645,19 +666,8 @@ impl Node {
     }
 }
 
-impl Outcome {
-    /// Takes the room of an outcome that was carried out, and keeps what came meanwhile.
-    fn absorb(&mut self, mut emptied: Outcome) {
-        emptied.requests.append(&mut self.requests);
-        emptied.done.append(&mut self.done);
-        emptied.failures.append(&mut self.failures);
-        emptied.homes.append(&mut self.homes);
-        emptied.intents.append(&mut self.intents);
-        emptied.records.append(&mut self.records);
-        emptied.ended.append(&mut self.ended);
-        emptied.bad.append(&mut self.bad);
-        emptied.good.append(&mut self.good);
-        emptied.worked = emptied.worked.or(self.worked.take());
-        *self = emptied;
-    }
+/// Gives back the room of a list that was worked off. What came meanwhile stays.
+fn put_back<T>(list: &mut Vec<T>, mut emptied: Vec<T>) {
+    emptied.append(list);
+    *list = emptied;
 }

@@ -36,6 +36,13 @@ pub(super) struct Outcome {
     pub requests: Vec<(usize, Request)>,
     /// Jobs that ended, with the node they came from.
     pub done: Vec<(NodeId, Done)>,
+    /// What it has to tell beside these, which is seldom anything.
+    pub news: News,
+}
+
+/// What a shard tells of members, regions, logs and its window.
+#[derive(Debug, Default)]
+pub(super) struct News {
     /// Members that failed, by bay.
     pub failures: Vec<(usize, Status)>,
     /// Runs of other shards that were written here, with their owners.
@@ -51,6 +58,19 @@ pub(super) struct Outcome {
     pub ended: Vec<(usize, Ended)>,
     /// The window of this epoch is done.
     pub worked: Option<(u64, Found)>,
+}
+
+impl News {
+    pub(super) fn is_empty(&self) -> bool {
+        self.failures.is_empty()
+            && self.homes.is_empty()
+            && self.bad.is_empty()
+            && self.good.is_empty()
+            && self.intents.is_empty()
+            && self.records.is_empty()
+            && self.ended.is_empty()
+            && self.worked.is_none()
+    }
 }
 
 /// A job that this shard has taken on.
@@ -105,6 +125,8 @@ pub(super) struct Shard {
     pub(super) drafts: Box<[Option<BufMut>]>,
     /// Page I/O of this turn, before it is merged.
     pub(super) page_ios: Vec<PageIo>,
+    /// Scratch of [`Shard::issue`]: the rank and the place of each of them.
+    pub(super) order: Vec<(u64, u32)>,
     pub(super) ios: Slab<MemberIo>,
     pub(super) lists: Lists,
     /// Bays whose members have a bad-block log.
@@ -207,6 +229,7 @@ impl Shard {
             zero: zero.freeze(),
             drafts: (0..geometry.members()).map(|_| None).collect(),
             page_ios: Vec::with_capacity(1024),
+            order: Vec::with_capacity(1024),
             ios: Slab::with_capacity(1024),
             lists: Lists::default(),
             logs: bad_block_logs,

@@ -65,7 +65,7 @@ impl Shard {
                         busy: std::mem::take(&mut self.busy),
                         ..window.found
                     };
-                    self.out.worked = Some((window.epoch, found));
+                    self.out.news.worked = Some((window.epoch, found));
                     self.window = None;
                 }
                 return;
@@ -126,7 +126,7 @@ impl Shard {
         };
         let keeps = keeps.map(|slot| self.view.bay(slot));
         match keeps.filter(|bay| self.logs & (1 << bay) != 0) {
-            Some(bay) if self.view.online => self.out.bad.push((bay, number)),
+            Some(bay) if self.view.online => self.out.news.bad.push((bay, number)),
             _ => {
                 window.found.unreadable.get_or_insert(number);
             }

@@ -60,7 +60,7 @@ impl Shard {
             Some(Intent::Asked(waiting)) => waiting.push(at),
             None => {
                 intents.regions.insert(region, Intent::Asked(vec![at]));
-                self.out.intents.push(region);
+                self.out.news.intents.push(region);
             }
         }
         self.counters.intent_waits += 1;

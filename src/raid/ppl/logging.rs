@@ -183,7 +183,7 @@ impl Shard {
             u64::MAX >> (64 - record.roles),
             "an entry has roles that follow one another"
         );
-        self.out.records.push((bay, record));
+        self.out.news.records.push((bay, record));
     }
 
     /// What a stripe writes is noted in a log.
@@ -301,7 +301,7 @@ impl Shard {
                 bays,
                 strike,
             };
-            self.out.ended.push((bay, ended));
+            self.out.news.ended.push((bay, ended));
         }
     }
 
