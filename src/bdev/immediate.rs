@@ -9,6 +9,9 @@ use super::{Channel, Completion, Data, Info, IoStat, Op, Request, Status};
 /// Requests that wait for one poll at most.
 const DEPTH: usize = 4096;
 
+/// Requests whose memory is fetched ahead of the one that is executed.
+const AHEAD: usize = 2;
+
 /// What such a device does with a request whose blocks exist and whose buffers add up.
 pub(super) trait Immediate: Debug {
     fn info(&self) -> &Info;
@@ -19,12 +22,17 @@ pub(super) trait Immediate: Debug {
     }
 
     fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data) -> Status;
+
+    /// These blocks, which exist, will be asked for soon.
+    fn expect(&self, _lba: u64, _blocks: u32) {}
 }
 
-/// Executes at submit, tells at the next poll.
+/// Takes requests at submit, executes them at kick, tells at the next poll. All of a turn are known by
+/// then, so memory for one can be on its way while another is executed.
 #[derive(Debug)]
 pub(super) struct ImmediateChannel<D> {
     device: Arc<D>,
+    taken: Vec<Request>,
     done: Vec<Completion>,
     stat: IoStat,
 }
@@ -33,6 +41,7 @@ impl<D: Immediate> ImmediateChannel<D> {
     pub(super) fn new(device: Arc<D>) -> Self {
         Self {
             device,
+            taken: Vec::with_capacity(DEPTH),
             done: Vec::with_capacity(DEPTH),
             stat: IoStat::default(),
         }
@@ -41,35 +50,42 @@ impl<D: Immediate> ImmediateChannel<D> {
 
 impl<D: Immediate> Channel for ImmediateChannel<D> {
     fn submit(&mut self, request: Request) -> Result<(), Request> {
-        let info = self.device.info();
-        request.assert_sound(info.block_size);
-        if self.done.len() == DEPTH {
+        request.assert_sound(self.device.info().block_size);
+        if self.in_flight() == DEPTH {
             return Err(request);
         }
-        let exists = request.is_below(self.device.blocks());
-        let Request {
-            token,
-            op,
-            lba,
-            blocks,
-            mut data,
-        } = request;
-        let status = if exists {
-            self.device.execute(op, lba, blocks, &mut data)
-        } else {
-            Status::OutOfRange
-        };
-        let bytes = u64::from(blocks) * u64::from(info.block_size);
-        self.stat.count(op, bytes, status);
-        self.done.push(Completion {
-            token,
-            status,
-            data,
-        });
+        if self.taken.len() < AHEAD && request.is_below(self.device.blocks()) {
+            self.device.expect(request.lba, request.blocks);
+        }
+        self.taken.push(request);
         Ok(())
     }
 
-    fn kick(&mut self) {}
+    fn kick(&mut self) {
+        let block_size = u64::from(self.device.info().block_size);
+        let exist = self.device.blocks();
+        for at in 0..self.taken.len() {
+            if let Some(later) = self.taken.get(at + AHEAD)
+                && later.is_below(exist)
+            {
+                self.device.expect(later.lba, later.blocks);
+            }
+            let request = &mut self.taken[at];
+            let (op, lba, blocks) = (request.op, request.lba, request.blocks);
+            let mut data = std::mem::take(&mut request.data);
+            let status = match request.is_below(exist) {
+                true => self.device.execute(op, lba, blocks, &mut data),
+                false => Status::OutOfRange,
+            };
+            self.stat.count(op, u64::from(blocks) * block_size, status);
+            self.done.push(Completion {
+                token: request.token,
+                status,
+                data,
+            });
+        }
+        self.taken.clear();
+    }
 
     fn poll(&mut self, _now: Instant, done: &mut Vec<Completion>) -> bool {
         let worked = !self.done.is_empty();
@@ -78,7 +94,7 @@ impl<D: Immediate> Channel for ImmediateChannel<D> {
     }
 
     fn in_flight(&self) -> usize {
-        self.done.len()
+        self.taken.len() + self.done.len()
     }
 
     fn iostat(&self, report: &mut dyn FnMut(&str, &IoStat)) {

@@ -102,6 +102,12 @@ impl Immediate for Disk {
         &self.info
     }
 
+    fn expect(&self, lba: u64, _blocks: u32) {
+        // The rest of a long range follows by itself: the core sees that it is read in order.
+        self.ram
+            .prefetch((lba as usize * self.info.block_size as usize) / Ram::PAGE);
+    }
+
     fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data) -> Status {
         let pieces = self.pieces(lba, blocks);
         match (op, data) {

@@ -342,7 +342,7 @@ impl Drop for Region {
 /// The kernel's default huge page size in bytes, or `None` where it has none set aside.
 ///
 /// Asked before the allocator is, because it gives up the process where the line is missing.
-fn huge_page_size() -> Option<usize> {
+pub(super) fn huge_page_size() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let field = |name: &str| -> Option<usize> {
         let line = text.lines().find(|l| l.starts_with(name))?;

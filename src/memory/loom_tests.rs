@@ -11,6 +11,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
+use super::stack::Stack;
 use super::{Arena, Buf, Pool, SLOT_ALIGN};
 
 /// What the bytes of the one slot are to loom.
@@ -120,5 +121,34 @@ fn loom_halves_of_a_buffer_go_home_from_two_threads() {
         drop(head);
         thread.join().unwrap();
         assert_eq!(pool.available(), 1);
+    });
+}
+
+/// Two threads take two numbers each, if they get them, and return them the other way round, which is
+/// what a stack that did not count its changes would lose itself in.
+#[test]
+fn loom_a_stack_neither_loses_nor_doubles_a_number() {
+    loom::model(|| {
+        let stack = Arc::new(Stack::full(2));
+        let owned = Arc::new([Witness::new(), Witness::new()]);
+        let turn = |stack: &Stack, owned: &[Arc<Witness>; 2]| {
+            let first = stack.pop();
+            let second = stack.pop();
+            for number in [first, second].into_iter().flatten() {
+                owned[number as usize].write();
+            }
+            for number in [first, second].into_iter().flatten() {
+                stack.push(number);
+            }
+        };
+        let thread = {
+            let (stack, owned) = (stack.clone(), owned.clone());
+            thread::spawn(move || turn(&stack, &owned))
+        };
+        turn(&stack, &owned);
+        thread.join().unwrap();
+        assert_eq!(stack.len(), 2);
+        let (top, last) = (stack.pop().unwrap(), stack.pop().unwrap());
+        assert_eq!((top + last, stack.pop()), (1, None));
     });
 }

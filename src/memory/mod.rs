@@ -25,7 +25,9 @@ mod loom_tests;
 mod mapping;
 mod physical;
 mod pool;
+mod prefetch;
 mod ram;
+mod stack;
 mod sync;
 #[cfg(test)]
 mod testing;

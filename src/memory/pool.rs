@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::SLOT_ALIGN;
 use super::arena::{Arena, ArenaError, Extent};
 use super::buffer::BufMut;
-use super::sync::{ArrayQueue, AtomicU32};
+use super::stack::Stack;
+use super::sync::AtomicU32;
 
 /// Why a pool could not be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Pool {
         let extent = arena.carve(bytes)?;
         let base = extent.base();
         let shared = Arc::new_cyclic(|weak: &std::sync::Weak<Shared>| Shared {
-            free: ArrayQueue::new(slots),
+            free: Stack::full(slots),
             slots: (0..slots)
                 .map(|index| Slot {
                     refs: AtomicU32::new(0),
@@ -58,10 +59,6 @@ impl Pool {
             slot_size,
             _extent: extent,
         });
-        for index in 0..slots {
-            let pushed = shared.free.push(index as u32);
-            assert!(pushed.is_ok(), "the free list holds every slot");
-        }
         Ok(Self { shared })
     }
 
@@ -93,7 +90,7 @@ impl Pool {
 
 #[derive(Debug)]
 struct Shared {
-    free: ArrayQueue<u32>,
+    free: Stack,
     slots: Box<[Slot]>,
     slot_size: usize,
     _extent: Extent,
@@ -124,8 +121,7 @@ impl Slot {
         // decrement below.
         let (pool, index) = unsafe { (slot.as_ref().pool, slot.as_ref().index) };
         // SAFETY: as above; a shared reference is enough.
-        let pushed = unsafe { (*pool).free.push(index) };
-        assert!(pushed.is_ok(), "a slot is released once");
+        unsafe { (*pool).free.push(index) };
         // SAFETY: gives back the count of `take`; `pool` came from `Arc::as_ptr`'s allocation.
         unsafe { Arc::decrement_strong_count(pool) };
     }

@@ -4,11 +4,15 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::mapping;
+use super::arena::huge_page_size;
+use super::{mapping, prefetch};
 use crate::lock;
 
 /// Locks of one region; a power of two. Pages that are this many pages apart share one.
 const LOCKS: usize = 1024;
+
+/// Cache lines of a page that are fetched ahead.
+const PREFETCH: usize = 8;
 
 /// The region could not be had.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -20,12 +24,16 @@ pub struct RamError {
     pub reason: String,
 }
 
-/// A region of zeroed pages that costs memory only where it was touched, shared by threads a page
-/// at a time: a page that is being written is seen by nobody else, so no page is ever torn.
+/// A region of zeroed pages, shared by threads a page at a time: a page that is being written is seen by
+/// nobody else, so no page is ever torn. It lies on the kernel's huge pages where enough of them are free:
+/// a core that goes about in it at random then finds its pages several times as fast. Else it costs memory
+/// only where it was touched.
 #[derive(Debug)]
 pub struct Ram {
     base: NonNull<u8>,
     pages: usize,
+    /// Bytes of the mapping.
+    mapped: usize,
     locks: Box<[Lock]>,
     /// Guards given out so far, for tests that ask in how many steps something was done.
     #[cfg(test)]
@@ -58,16 +66,26 @@ impl Ram {
             .and_then(|b| b.checked_next_multiple_of(Self::PAGE))
             .filter(|&b| b > 0 && isize::try_from(b).is_ok())
             .ok_or_else(|| error("not a size that a process can map".to_owned()))?;
-        let base = mapping::map(size).map_err(|e| error(e.to_string()))?;
-        // No advice to use huge pages: the first write to each would then clear all of it, tens of
-        // milliseconds where the machine itself is a guest that has to be given the memory first.
+        // No advice to make huge pages of ordinary memory: the first write to each would then clear all of
+        // it, tens of milliseconds where the machine itself is a guest that has to be given it first.
+        let (base, mapped) = match Self::huge(size) {
+            Some(huge) => huge,
+            None => (mapping::map(size).map_err(|e| error(e.to_string()))?, size),
+        };
         Ok(Self {
             base,
             pages: size / Self::PAGE,
+            mapped,
             locks: (0..LOCKS).map(|_| Lock::default()).collect(),
             #[cfg(test)]
             guards: std::sync::atomic::AtomicUsize::new(0),
         })
+    }
+
+    /// Huge pages for so many bytes, and how many bytes they have, if enough are free.
+    fn huge(bytes: usize) -> Option<(NonNull<u8>, usize)> {
+        let bytes = bytes.checked_next_multiple_of(huge_page_size()?)?;
+        Some((mapping::map_huge(bytes).ok()?, bytes))
     }
 
     /// Number of pages.
@@ -95,6 +113,16 @@ impl Ram {
         }
     }
 
+    /// Has the core fetch the beginning of a page and its lock, without waiting for them. Panics if there
+    /// is no such page.
+    pub fn prefetch(&self, page: usize) {
+        let first = self.address(page).as_ptr();
+        prefetch::line(std::ptr::from_ref(self.lock(page)).cast());
+        for line in 0..PREFETCH {
+            prefetch::line(first.wrapping_add(line * 64));
+        }
+    }
+
     fn count_guard(&self) {
         #[cfg(test)]
         self.guards
@@ -115,7 +143,7 @@ impl Ram {
 impl Drop for Ram {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and guards borrow `self`, so nobody points into it.
-        unsafe { mapping::unmap(self.base, self.pages * Self::PAGE) };
+        unsafe { mapping::unmap(self.base, self.mapped) };
     }
 }
 

@@ -1,14 +1,21 @@
-//! The stripe cache of a shard: a fixed pool of stripes, found by number; the idle ones in the
-//! order of their last use, and those that wait for more writes in the order in which they began.
+//! The stripe cache of a shard: a fixed pool of stripes, found by number, and of pages; the idle stripes
+//! in the order of their last use, and those that wait for more writes in the order in which they began.
 
 use std::ops::{Index, IndexMut};
 
 use rustc_hash::FxHashMap;
 
+use super::pages::Pages;
 use super::stripe::{NONE, Phase, Stripe};
+
+/// Most idle stripes that keep what they know. More would find a block again that is written at random
+/// hardly more often, but each round would begin with a stripe and pages that the core's cache (1 MiB or
+/// more) has let go of. The stripes of several streams fit in: a stream comes back to a stripe after a chunk.
+const IDLE: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct StripeCache {
+    pub(super) pages: Pages,
     stripes: Box<[Stripe]>,
     table: FxHashMap<u64, u32>,
     free: Vec<u32>,
@@ -74,11 +81,12 @@ impl IndexMut<u32> for StripeCache {
 }
 
 impl StripeCache {
-    pub(super) fn new(stripes: usize, members: usize) -> Self {
+    pub(super) fn new(stripes: usize, members: usize, pages: Pages) -> Self {
         let mut table = FxHashMap::default();
         // Twice the stripes, so that the table never grows.
         table.reserve(2 * stripes);
         Self {
+            pages,
             stripes: (0..stripes).map(|_| Stripe::new(members)).collect(),
             table,
             free: (0..stripes as u32).rev().collect(),
@@ -129,6 +137,16 @@ impl StripeCache {
         assert!(stripe.pending.is_empty() && stripe.round.is_empty() && stripe.in_flight == 0);
         stripe.phase = Phase::Idle;
         self.idle.push(&mut self.stripes, at);
+        if self.idle.len > IDLE {
+            self.shed();
+        }
+    }
+
+    /// Takes back the pages that were set aside for a round of a stripe.
+    pub(super) fn unreserve(&mut self, at: u32) {
+        for page in self.stripes[at as usize].spare.drain(..) {
+            self.pages.give(page);
+        }
     }
 
     /// Lets a stripe wait for more writes.
@@ -169,8 +187,10 @@ impl StripeCache {
         self.idle.unlink(&mut self.stripes, at);
         let number = self[at].number;
         self.table.remove(&number);
-        let stripe = &mut self[at];
-        stripe.forget();
+        let stripe = &mut self.stripes[at as usize];
+        for page in stripe.pages.iter_mut().filter_map(Option::take) {
+            self.pages.give_shared(page);
+        }
         stripe.phase = Phase::Free;
         stripe.number = u64::MAX;
         Some(at)
@@ -180,10 +200,13 @@ impl StripeCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{Arena, Pool};
 
     #[test]
     fn the_least_lately_used_idle_stripe_makes_room() {
-        let mut cache = StripeCache::new(2, 3);
+        let arena = Arena::ordinary(4096).unwrap();
+        let pages = Pages::new(Pool::new(&arena, 4096, 1).unwrap(), 4096);
+        let mut cache = StripeCache::new(2, 3, pages);
         let a = cache.acquire(10, 0).unwrap();
         let b = cache.acquire(20, 0).unwrap();
         assert_eq!(cache.acquire(30, 0), None);

@@ -27,6 +27,7 @@ mod message;
 mod metadata;
 mod mutation;
 mod node;
+mod pages;
 mod payload;
 mod plan;
 mod ppl;

@@ -179,14 +179,14 @@ impl Shard {
             true => 0,
             false => Self::round_pages(self.geometry.members()),
         };
-        while self.pool.available() < wanted + kept_back {
+        while self.cache.pages.available() < wanted + kept_back {
             if !self.cache.shed() {
                 return false;
             }
         }
-        let stripe = &mut self.cache[at];
         for _ in 0..wanted {
-            stripe.spare.push(self.pool.take().expect("counted above"));
+            let page = self.cache.pages.take().expect("counted above");
+            self.cache[at].spare.push(page);
         }
         true
     }
@@ -567,20 +567,23 @@ impl Shard {
             })
             .count();
         self.counters.corrected_reads += healed as u64;
-        let stripe = &mut self.cache[at];
-        for role in roles(stripe.dirty) {
+        for role in roles(self.cache[at].dirty) {
+            let stripe = &mut self.cache[at];
             let fresh = stripe.fresh[role].take().expect("dirty means fresh");
             let old = stripe.pages[role].take();
-            stripe.pages[role] = if stripe.own & (1 << role) != 0 {
-                Some(fresh)
+            if stripe.own & (1 << role) != 0 {
+                stripe.pages[role] = Some(fresh);
+                if let Some(old) = old {
+                    self.cache.pages.give_shared(old);
+                }
             } else {
                 // The host's buffer goes back to the host; a page of ours that held the old bytes
                 // may as well hold the new ones.
-                old.and_then(|old| old.try_into_mut().ok()).map(|mut page| {
+                stripe.pages[role] = old.and_then(|old| old.try_into_mut().ok()).map(|mut page| {
                     page.copy_from_slice(&fresh);
                     page.freeze()
-                })
-            };
+                });
+            }
         }
         self.end_round(at, Status::Ok);
     }
@@ -625,10 +628,10 @@ impl Shard {
         let mut next = std::mem::replace(&mut stripe.round, Fragments::EMPTY).first;
         self.wrote(at);
         self.unlog(at);
+        self.cache.unreserve(at);
         let stripe = &mut self.cache[at];
         stripe.plan = None;
         stripe.verify = None;
-        stripe.spare.clear();
         stripe.unread = 0;
         stripe.heal = 0;
         stripe.copy = 0;

@@ -21,6 +21,7 @@ use super::member_io::{Lists, MemberIo, PageIo};
 use super::message::{Done, Home, Job, NodeId};
 use super::metadata::Intents;
 use super::mutation::{self, Mutation};
+use super::pages::Pages;
 use super::ppl::{Ended, Record};
 use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
 use super::view::View;
@@ -118,7 +119,6 @@ pub(super) struct Shard {
     pub(super) batches: Slab<Batch>,
     /// Batches that neighbours may join.
     pub(super) open: Vec<u32>,
-    pub(super) pool: Pool,
     /// A page of zeros, for everybody.
     pub(super) zero: Buf,
     /// Scratch of [`Shard::apply`]: a page being composed, by role.
@@ -197,11 +197,10 @@ impl Shard {
             _ => (member_request_bytes / geometry.stripe_bytes()).clamp(1, MERGE),
         };
         let stripe_bytes = geometry.stripe_bytes() as usize;
-        assert!(pool.slot_size() >= stripe_bytes, "a page holds a stripe");
-        assert!(pool.capacity() > Self::pages_min(geometry.members()));
-        let mut zero = pool.take().expect("the pool is new");
+        let mut pages = Pages::new(pool, stripe_bytes);
+        assert!(pages.capacity() > Self::pages_min(geometry.members()));
+        let mut zero = pages.take().expect("the pool is new");
         zero.fill(0);
-        zero.truncate(stripe_bytes);
         Self {
             id,
             geometry,
@@ -212,7 +211,7 @@ impl Shard {
             clock: None,
             settled: view.clone(),
             view,
-            cache: StripeCache::new(stripes, geometry.members()),
+            cache: StripeCache::new(stripes, geometry.members(), pages),
             fragments: Slab::with_capacity(FRAGMENTS),
             jobs: Slab::with_capacity(1024),
             intake: VecDeque::with_capacity(1024),
@@ -225,7 +224,6 @@ impl Shard {
             gathered: Vec::with_capacity(stripes),
             batches: Slab::with_capacity(stripes),
             open: Vec::with_capacity(16),
-            pool,
             zero: zero.freeze(),
             drafts: (0..geometry.members()).map(|_| None).collect(),
             page_ios: Vec::with_capacity(1024),
