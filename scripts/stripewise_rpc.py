@@ -20,6 +20,7 @@ METHODS = json.loads(r'''{
     "bdev_raid_replace_base_bdev": ["name", "base_bdev", "force?"],
     "bdev_raid_set_policy": ["name?", "uuid?", "consistency_policy", "bitmap_chunk_kb?"],
     "bdev_raid_set_tuning": ["name", "stripe_size_kb?", "shard_run?", "batching?"],
+    "nvmf_subsystem_set_event_log": ["nqn", "file?", "size_kb?", "tgt_name?"],
     "stripewise_raid_create": ["name", "strip_size_kb", "raid_level", "base_bdevs", "uuid?", "superblock?", "layout?", "stripe_size_kb?", "shard_run?", "batching?", "consistency_policy?", "bitmap_chunk_kb?", "assume_clean?", "spares?", "force?"]
 }''')
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::ControlError;
 use super::devices::Devices;
 use super::kept::{Kept, KeptInfo};
+use super::volume_events::Seen;
 use crate::bdev::Bdev;
 use crate::raid::{Batching, Geometry, Layout, Process, State, Status, Volume};
 
@@ -121,6 +122,8 @@ pub(super) struct Array {
     pub(super) replacing: Option<String>,
     /// What it keeps on its members, if anything.
     pub(super) kept: Option<Kept>,
+    /// How it was looked at last, once it is started.
+    pub(super) seen: Option<Seen>,
 }
 
 impl Array {

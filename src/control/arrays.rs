@@ -14,8 +14,10 @@ use super::ControlError;
 use super::array::{Array, ArrayInfo, ArrayOptions, MISSING};
 use super::devices::{Devices, Kind};
 use super::spares::Takeover;
+use super::volume_events::Seen;
 use crate::bdev::{Bdev, Claim, RegistryError};
 use crate::memory::Arena;
+use crate::nvmf::VolumeEvent;
 use crate::raid::{Assembled, ProcessOptions, Volume, VolumeConfig};
 use crate::reactor::Waker;
 
@@ -84,6 +86,7 @@ impl Arrays {
             volume: None,
             replacing: None,
             kept: None,
+            seen: None,
         };
         for member in array.slots.iter().flatten() {
             if devices.registry.get(member).is_ok() {
@@ -219,6 +222,24 @@ impl Arrays {
         self.arrays.remove(name);
         self.takeovers.retain(|t| t.array != name);
         release_all(name, devices);
+    }
+
+    /// What has happened to started volumes since this was last asked: the volume, and words for people.
+    pub fn news(&mut self) -> Vec<(String, VolumeEvent, String)> {
+        let mut news = Vec::new();
+        for (name, array) in &mut self.arrays {
+            let Some(volume) = &array.volume else {
+                array.seen = None;
+                continue;
+            };
+            let seen = Seen::of(&volume.status());
+            if let Some(before) = &array.seen {
+                let since = seen.since(before, name).into_iter();
+                news.extend(since.map(|(event, words)| (name.clone(), event, words)));
+            }
+            array.seen = Some(seen);
+        }
+        news
     }
 
     /// Lets go of members that volumes have lost.

@@ -95,6 +95,7 @@ impl Arrays {
             volume: None,
             replacing: None,
             kept: Some(Kept::new(superblock, now)),
+            seen: None,
         };
         tracing::info!(
             "RAID volume {name}: the first device of array {} ({}) is there",

@@ -222,6 +222,7 @@ impl Plan {
             },
             volume: None,
             replacing: None,
+            seen: None,
             kept: Some(Kept {
                 asked_for: true,
                 bitmap_chunk: self.created.bitmap.as_ref().map(|(h, _)| h.chunk_bytes),

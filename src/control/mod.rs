@@ -37,6 +37,7 @@ mod start;
 mod stopped;
 mod system;
 mod upkeep;
+mod volume_events;
 
 pub use announcement::Announcement;
 pub use array::{ArrayInfo, ArrayOptions, ArrayState, MISSING, SlotInfo, Tuning};

@@ -109,6 +109,9 @@ impl System {
     /// latest.
     pub fn poll(&mut self, now: Instant) -> Option<Instant> {
         self.arrays.reconcile(&mut self.devices);
+        for (volume, event, words) in self.arrays.news() {
+            self.target.note_volume(&volume, event, &words);
+        }
         let (arrays, devices, place) = self.parts();
         for volume in arrays.start_degraded(devices, &place, now) {
             if let Err(error) = self.open(Some(volume)) {

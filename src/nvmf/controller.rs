@@ -10,6 +10,7 @@ use super::ana::Changes;
 use super::command::Need;
 use super::counts::Counts;
 use super::error_log::{ErrorLog, Failure, Failures};
+use super::event_log::{Context, Owner, timestamp};
 use super::events::{Events, Notice, Told, TooMany};
 use super::feature::{DISCOVERY_FEATURES, Features, IO_FEATURES, Value, data_from_host};
 use super::identify::{KEEP_ALIVE_GRANULARITY, Subject};
@@ -24,7 +25,7 @@ use crate::nvme::admin::{AdminCommand, GetFeatures, GetLogPage, SetFeatures};
 use crate::nvme::fabrics::FabricsCommand;
 use crate::nvme::feature::{AsyncEventConfiguration, FeatureId, NumberOfQueues};
 use crate::nvme::identify::IDENTIFY_SIZE;
-use crate::nvme::log_page::{AnaGroup, LogPageId, portion};
+use crate::nvme::log_page::{AnaGroup, LogPageId, PersistentLogAction, portion};
 use crate::nvme::property::{
     Capabilities, Configuration, ControllerStatus, Property, PropertySize, ReadyTimeouts,
     ShutdownNotification, ShutdownStatus, Version,
@@ -106,6 +107,8 @@ pub struct Controller {
     notifications: NotificationLog,
     errors: ErrorLog,
     counts: Counts,
+    /// What its host reads of the persistent event log.
+    event_log: Context,
     keep_alive: Duration,
     /// When the host was last heard.
     heard: Instant,
@@ -133,6 +136,7 @@ impl Controller {
             notifications: NotificationLog::default(),
             errors: ErrorLog::default(),
             counts: Counts::default(),
+            event_log: Context::default(),
             keep_alive: keep_alive(kato_ms),
             heard: now,
         }
@@ -362,6 +366,7 @@ impl Controller {
         self.changed_namespaces.clear();
         self.access = Changes::default();
         self.notifications = NotificationLog::default();
+        self.event_log.reset();
     }
 
     fn admin(
@@ -385,7 +390,7 @@ impl Controller {
                 let nsid = command.nsid.get();
                 subject.answer(&identify, nsid).map(Done::Data)
             }
-            AdminCommand::GetLogPage(page) => self.log_page(&page, effects).map(Done::Data),
+            AdminCommand::GetLogPage(page) => self.log_page(&page, effects, now).map(Done::Data),
             AdminCommand::SetFeatures(SetFeatures { fid, .. })
             | AdminCommand::GetFeatures(GetFeatures { fid, .. })
                 if !discovery && is_of_reservations(fid) =>
@@ -418,11 +423,19 @@ impl Controller {
         }
     }
 
-    fn log_page(&mut self, page: &GetLogPage, effects: &mut Effects) -> Result<Vec<u8>, Status> {
+    fn log_page(
+        &mut self,
+        page: &GetLogPage,
+        effects: &mut Effects,
+        now: Instant,
+    ) -> Result<Vec<u8>, Status> {
         let discovery = self.grant.view.kind == SubsystemKind::Discovery;
         let mut pages = if discovery { DISCOVERY_PAGES } else { IO_PAGES }.to_vec();
         if self.grant.view.reaches.is_some() {
             pages.push(LogPageId::Ana);
+        }
+        if self.grant.view.event_log.is_some() {
+            pages.push(LogPageId::PersistentEvents);
         }
         let lid = LogPageId::from_code(page.lid).filter(|lid| pages.contains(lid));
         let lid = lid.ok_or(Status::INVALID_LOG_PAGE.with_do_not_retry())?;
@@ -432,7 +445,12 @@ impl Controller {
         let content = match lid {
             LogPageId::SupportedLogPages => log_page::supported(&pages),
             LogPageId::ErrorInformation => self.errors.page(),
-            LogPageId::Health => log_page::health(self.errors.count(), &self.counts),
+            LogPageId::Health => {
+                let log = self.grant.view.event_log.as_ref();
+                let lifetime = log.map(|log| &log.lifetime);
+                log_page::health(self.errors.count(), &self.counts, lifetime, now).to_vec()
+            }
+            LogPageId::PersistentEvents => return self.persistent_events(page, now),
             LogPageId::FirmwareSlots => log_page::firmware(),
             LogPageId::ChangedNamespaces => {
                 log_page::changed_namespaces(self.changed_namespaces.iter().copied())
@@ -449,10 +467,7 @@ impl Controller {
             }
             LogPageId::ReservationNotification => self.notifications.page(),
         };
-        let portion = portion(&content, page.offset, page.len);
-        let portion = portion.ok_or(Status::INVALID_FIELD.with_do_not_retry())?;
-        let mut data = portion.to_vec();
-        data.resize(page.len as usize, 0);
+        let data = read_portion(&content, page)?;
         if !page.retain_event {
             let told = match lid {
                 LogPageId::ChangedNamespaces => {
@@ -474,6 +489,28 @@ impl Controller {
             effects.answers.extend(told.map(Answer::told));
         }
         Ok(data)
+    }
+
+    /// Page 0Dh, as it was when the host began to read it.
+    fn persistent_events(&mut self, page: &GetLogPage, now: Instant) -> Result<Vec<u8>, Status> {
+        let view = &self.grant.view;
+        let log = view.event_log.as_ref();
+        let log = log.ok_or(Status::INVALID_LOG_PAGE.with_do_not_retry())?;
+        let owner = Owner {
+            nqn: &view.nqn,
+            serial: &view.serial,
+            model: &view.model,
+        };
+        let action = PersistentLogAction::of_lsp(page.lsp);
+        // Different for controllers that follow one another, too.
+        let first = self.grant.cntlid << 8;
+        let content = self.event_log.act(action, |number| {
+            log.page(&owner, first.wrapping_add(number), timestamp(), now)
+        })?;
+        let Some(content) = content else {
+            return Ok(Vec::new());
+        };
+        read_portion(content, page)
     }
 
     fn feature_list(&self) -> &'static [FeatureId] {
@@ -633,6 +670,15 @@ impl Controller {
         }
         effects
     }
+}
+
+/// What a command reads of a page: what is behind its end reads as zeros.
+fn read_portion(content: &[u8], page: &GetLogPage) -> Result<Vec<u8>, Status> {
+    let portion = portion(content, page.offset, page.len);
+    let portion = portion.ok_or(Status::INVALID_FIELD.with_do_not_retry())?;
+    let mut data = portion.to_vec();
+    data.resize(page.len as usize, 0);
+    Ok(data)
 }
 
 /// Whether a feature is of a namespace's reservation.

@@ -124,6 +124,10 @@ impl Subject<'_> {
         id.oaes = IdentifyController::OAES_NAMESPACE_ATTRIBUTE.into();
         id.elpe = (ERROR_ENTRIES - 1) as u8;
         id.lpa |= IdentifyController::LPA_EFFECTS | IdentifyController::LPA_SUPPORTED_PAGES;
+        if let Some(log) = &self.view.event_log {
+            id.lpa |= IdentifyController::LPA_PERSISTENT_EVENTS;
+            id.pels = log.size.into();
+        }
         id.wctemp = 343.into();
         id.cctemp = 353.into();
         id.nn = self.view.max_nsid().into();

@@ -1,10 +1,12 @@
 //! What a controller answers to Get Log Page.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::counts::Counts;
+use super::event_log::Lifetime;
 use super::identify::firmware_revision;
 use super::view::DiscoveryView;
 use crate::nvme::Nqn;
@@ -75,8 +77,13 @@ pub fn features(features: &[FeatureId]) -> Vec<u8> {
 }
 
 /// Health (02h): a device of this kind does not wear. `errors`: entries of error information so far;
-/// `counts`: what the controller has moved.
-pub fn health(errors: u64, counts: &Counts) -> Vec<u8> {
+/// `counts`: what was moved; `lifetime`: how often the subsystem was started, where that is known.
+pub fn health(
+    errors: u64,
+    counts: &Counts,
+    lifetime: Option<&Lifetime>,
+    now: Instant,
+) -> [u8; 512] {
     let mut health = Health::new_zeroed();
     health.temperature = TEMPERATURE.into();
     health.host_reads = u128::from(counts.reads).into();
@@ -84,9 +91,13 @@ pub fn health(errors: u64, counts: &Counts) -> Vec<u8> {
     health.data_units_read = Health::data_units(counts.bytes_read.into()).into();
     health.data_units_written = Health::data_units(counts.bytes_written.into()).into();
     health.error_entries = u128::from(errors).into();
+    if let Some(lifetime) = lifetime {
+        health.power_cycles = u128::from(lifetime.cycles).into();
+        health.power_on_hours = lifetime.hours(now).into();
+    }
     health.available_spare = 100;
     health.available_spare_threshold = 10;
-    health.as_bytes().to_vec()
+    zerocopy::transmute!(health)
 }
 
 /// Firmware slots (03h): one, active.

@@ -8,6 +8,7 @@ use super::auth::{Judgement, Verdict};
 use super::counts::Counts;
 use super::depth::QueueDepth;
 use super::error_log::Failures;
+use super::event_log::Snapshot;
 use super::latency::Histogram;
 use super::limiter::Limiter;
 use super::perspective::Perspective;
@@ -312,6 +313,13 @@ pub enum GroupEvent {
         id: u64,
         /// Why not, in words.
         outcome: Result<(), String>,
+    },
+    /// From the thread that writes event logs: one was written, or not.
+    EventLogSaved {
+        /// Which errand.
+        errand: u64,
+        /// What is in it now, or why not, in words.
+        outcome: Result<Box<Snapshot>, String>,
     },
     /// The controller with this admin queue was enabled or disabled.
     Enabled {

@@ -22,8 +22,10 @@ mod controller;
 mod counts;
 mod depth;
 mod device;
+mod durable;
 mod error;
 mod error_log;
+mod event_log;
 mod events;
 mod feature;
 mod groups;
@@ -62,6 +64,7 @@ pub use algorithms::Algorithms;
 pub use ana::{Access, Reach};
 pub use depth::QueueDepthInfo;
 pub use error::TargetError;
+pub use event_log::{EventLogOptions, trial as event_log_trial};
 pub use host::{HostInfo, HostKeys};
 pub use key::Key;
 pub use latency::{Histogram, HistogramShape, Kind as LatencyKind, Latencies, Latency, ShapeError};
@@ -73,5 +76,5 @@ pub use stats::{
     AuthenticationInfo, AuthenticationState, ControllerInfo, GroupStats, QpairInfo, QpairState,
 };
 pub use subsystem::{SubsystemInfo, SubsystemKind, SubsystemOptions};
-pub use target::{Target, TargetSetup};
+pub use target::{Target, TargetSetup, VolumeEvent};
 pub use transport::{TransportInfo, TransportOptions};

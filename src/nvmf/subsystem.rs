@@ -7,8 +7,10 @@ use std::sync::Arc;
 use super::address::ListenAddress;
 use super::ana::{Reach, Reaches};
 use super::error::TargetError;
+use super::event_log::EventLogOptions;
 use super::host::{HostAccess, HostInfo, HostKeys};
 use super::namespace::{Namespace, NamespaceInfo};
+use super::target::Recorder;
 use super::view::{SubsystemId, SubsystemView};
 use crate::nvme::Nqn;
 
@@ -121,6 +123,8 @@ pub struct SubsystemInfo {
     pub hosts: Vec<HostInfo>,
     /// What it exports, by number.
     pub namespaces: Vec<NamespaceInfo>,
+    /// Where its event log is kept, if it has one.
+    pub event_log: Option<EventLogOptions>,
 }
 
 /// A subsystem, as the control side keeps it.
@@ -144,6 +148,8 @@ pub struct Subsystem {
     pub reaches: BTreeMap<ListenAddress, Reach>,
     /// What it exports.
     pub namespaces: BTreeMap<u32, Namespace>,
+    /// Its event log, if it has one.
+    pub recorder: Option<Box<Recorder>>,
 }
 
 impl Subsystem {
@@ -170,6 +176,7 @@ impl Subsystem {
             listeners: Vec::new(),
             reaches: BTreeMap::new(),
             namespaces: BTreeMap::new(),
+            recorder: None,
         }
     }
 
@@ -185,6 +192,7 @@ impl Subsystem {
             reaches: self.reaches.clone(),
             hosts: self.access.hosts.iter().map(|nqn| self.host(nqn)).collect(),
             namespaces: self.namespaces.values().map(Namespace::info).collect(),
+            event_log: self.recorder.as_ref().map(|r| r.options().clone()),
         }
     }
 
@@ -211,6 +219,7 @@ impl Subsystem {
             serial: self.options.serial_number.clone(),
             model: self.options.model_number.clone(),
             namespaces: (1..=most).map(of).collect(),
+            event_log: self.recorder.as_ref().map(|r| r.saved().clone()),
             reaches: self.options.ana_reporting.then(|| {
                 let listeners = self.listeners.iter();
                 Reaches(listeners.map(|&at| (at, self.reach(at))).collect())

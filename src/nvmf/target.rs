@@ -5,6 +5,7 @@ mod authentication;
 mod connects;
 mod depth;
 mod devices;
+mod event_logs;
 mod hosts;
 mod limits;
 mod listeners;
@@ -22,11 +23,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::devices::Devices;
+pub use self::event_logs::{Recorder, VolumeEvent};
 use self::takeover::Newcomer;
 use super::algorithms::Algorithms;
 use super::association::Associations;
 use super::auth::Authenticator;
 use super::error::TargetError;
+use super::event_log::Writer as EventLogWriter;
 use super::groups::Groups;
 use super::listener::Listeners;
 use super::message::{ConnectionId, GroupCommand, GroupEvent, Ticket};
@@ -101,6 +104,8 @@ pub struct Target {
     takeovers: Vec<(Newcomer, Instant)>,
     ledger: Ledger,
     reservation_writer: Writer,
+    /// Behind `hub`, whose mailbox must be gone when this waits for its thread to end.
+    event_log_writer: EventLogWriter,
     next_connection: u64,
     next_subsystem: u64,
     /// When it was last said in the log that there are too many connections.
@@ -165,6 +170,7 @@ impl Target {
             devices: Devices::default(),
             ledger: Ledger::default(),
             reservation_writer: Writer::default(),
+            event_log_writer: EventLogWriter::default(),
             takeovers: Vec::new(),
             next_connection: 0,
             next_subsystem: 1,
@@ -316,6 +322,8 @@ impl Target {
                 hub.listeners.remove(address);
             }
         }
+        let recorder = subsystem.recorder.take();
+        self.end_log(recorder);
         let namespaces = std::mem::take(&mut subsystem.namespaces);
         self.publish(&subsystem);
         self.publish_discovery();
@@ -382,8 +390,12 @@ impl Target {
         }
         self.drain(now);
         let takeover = self.give_up_takeovers(now);
+        let health = self.note_health(now);
         let backlog = self.groups.flush().then(|| now + Duration::from_millis(1));
-        [resume, takeover, backlog].into_iter().flatten().min()
+        [resume, takeover, health, backlog]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Stops serving hosts: listeners closed, new commands refused, those in flight given until
@@ -405,9 +417,12 @@ impl Target {
     /// have needed the devices of another. Waits for reactors, as long as a call does at most.
     /// Returns whether all of them have heard it.
     pub fn finish(&mut self) -> bool {
+        self.close_logs();
         self.groups.broadcast(|| GroupCommand::Finish);
         let last = Instant::now() + self.setup.confirmation;
-        self.wait_until(last, |target| target.groups.all_sent())
+        self.wait_until(last, |target| {
+            target.groups.all_sent() && target.logs_are_written()
+        })
     }
 
     /// Handles what poll groups have sent.
@@ -439,6 +454,7 @@ impl Target {
             } => self.failed(connection, failures),
             GroupEvent::Moved { connection, counts } => self.moved(connection, counts),
             GroupEvent::ReservationSaved { id, outcome } => self.reservation_saved(id, outcome),
+            GroupEvent::EventLogSaved { errand, outcome } => self.event_log_saved(errand, outcome),
             GroupEvent::Lost(connection) => {
                 self.give_up_reservations(connection);
                 let gone = self.associations.lost(connection);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::ana::{Access, Reaches};
+use super::event_log::Snapshot;
 use super::host::HostAccess;
 use super::referral::Referral;
 use super::subsystem::SubsystemKind;
@@ -78,6 +79,8 @@ pub struct SubsystemView {
     pub namespaces: Vec<Option<Arc<NamespaceView>>>,
     /// How its listeners reach groups of namespaces, where hosts are told.
     pub reaches: Option<Reaches>,
+    /// Its event log, if it has one.
+    pub event_log: Option<Arc<Snapshot>>,
 }
 
 impl SubsystemView {

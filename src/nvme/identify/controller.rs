@@ -270,6 +270,8 @@ impl IdentifyController {
     pub const LPA_EFFECTS: u8 = 1 << 1;
     /// LPA: extended data for Get Log Page: 32-bit lengths and offsets.
     pub const LPA_EXTENDED: u8 = 1 << 2;
+    /// LPA: persistent event log.
+    pub const LPA_PERSISTENT_EVENTS: u8 = 1 << 4;
     /// LPA: supported log pages, feature effects and NVMe-MI effects pages.
     pub const LPA_SUPPORTED_PAGES: u8 = 1 << 5;
 

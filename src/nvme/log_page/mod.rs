@@ -4,6 +4,7 @@ mod ana;
 mod discovery;
 mod effects;
 mod health;
+mod persistent;
 
 pub use ana::{AnaGroup, AnaHeader, AnaState};
 pub use discovery::{
@@ -12,6 +13,10 @@ pub use discovery::{
 };
 pub use effects::{CommandEffects, FeatureEffects, SupportedLogPages};
 pub use health::{ErrorEntry, FirmwareSlots, Health};
+pub use persistent::{
+    PersistentEventHeader, PersistentEventType, PersistentLogAction, PersistentLogHeader,
+    health_event, persistent_header, power_on_event, vendor_event,
+};
 
 codes! {
     /// Log page identifiers.
@@ -23,6 +28,7 @@ codes! {
         ChangedNamespaces = 0x04, "Changed Namespace List";
         CommandEffects = 0x05, "Commands Supported and Effects";
         Ana = 0x0c, "Asymmetric Namespace Access";
+        PersistentEvents = 0x0d, "Persistent Event Log";
         FeatureEffects = 0x12, "Feature Identifiers Supported and Effects";
         MiEffects = 0x13, "NVMe-MI Commands Supported and Effects";
         Discovery = 0x70, "Discovery";

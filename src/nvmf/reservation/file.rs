@@ -1,9 +1,9 @@
 //! The file in which a reservation outlives a loss of power, as SPDK writes it: a JSON object with
 //! `ptpl`, `rtype`, `crkey`, `bdev_uuid`, `holder_uuid` and `registrants` of `rkey` and `host_uuid`.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::state::{MOST_REGISTRANTS, Registrant};
 use super::{HostId, Reservation};
 use crate::nvme::reservation::ReservationType;
+use crate::nvmf::durable;
 
 /// Which file, and of which device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,22 +85,7 @@ impl ReservationFile {
     pub fn write(&self, reservation: &Reservation) -> io::Result<()> {
         let mut text = serde_json::to_vec(&self.content(reservation))?;
         text.push(b'\n');
-        let mut name = self.path.clone().into_os_string();
-        name.push(".new");
-        let new = PathBuf::from(name);
-        let written = File::create(&new).and_then(|mut file| {
-            file.write_all(&text)?;
-            file.sync_all()
-        });
-        if let Err(error) = written.and_then(|()| fs::rename(&new, &self.path)) {
-            let _ = fs::remove_file(&new);
-            return Err(error);
-        }
-        let folder = match self.path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        File::open(folder)?.sync_all()
+        durable::replace(&self.path, &text)
     }
 
     fn content(&self, reservation: &Reservation) -> Content {

@@ -11,6 +11,7 @@ use crate::nvmf::stats::{ControllerInfo, GroupStats, QpairInfo};
 impl Target {
     /// Commands of an I/O queue have failed: its controller is told.
     pub(super) fn failed(&mut self, queue: ConnectionId, failures: Box<Failures>) {
+        self.count(queue, &Counts::default(), &failures);
         self.tell_controller(queue, |connection| GroupCommand::Failed {
             connection,
             failures,
@@ -19,6 +20,7 @@ impl Target {
 
     /// An I/O queue has moved something: its controller is told.
     pub(super) fn moved(&mut self, queue: ConnectionId, counts: Counts) {
+        self.count(queue, &counts, &Failures::default());
         self.tell_controller(queue, |connection| GroupCommand::Moved {
             connection,
             counts,

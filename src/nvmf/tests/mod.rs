@@ -13,6 +13,7 @@ mod depth;
 mod device;
 mod discovery;
 mod errors;
+mod event_log;
 mod fused;
 mod handshake;
 mod host;

@@ -10,6 +10,7 @@ mod changing;
 mod config;
 mod core;
 mod discovery;
+mod event_log;
 mod files;
 mod histogram;
 mod hosts;
@@ -130,6 +131,7 @@ pub const FAMILIES: &[Family] = &[
     family("Namespaces that some hosts see", visibility::METHODS),
     family("Hosts", hosts::METHODS),
     family("Discovery", discovery::METHODS),
+    family("Event logs", event_log::METHODS),
 ];
 
 const fn family(title: &'static str, methods: &'static [Method]) -> Family {

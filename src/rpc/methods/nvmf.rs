@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::hosts::host;
@@ -215,6 +215,10 @@ fn subsystem(info: &SubsystemInfo) -> Value {
         let namespaces = info.namespaces.iter();
         let namespaces = namespaces.map(|n| namespace(n, o.ana_reporting));
         put("namespaces", namespaces.collect());
+        if let Some(log) = &info.event_log {
+            let kept = json!({"file": log.file.to_string_lossy(), "size_kb": log.size_kib});
+            put("event_log", kept);
+        }
     }
     object.into()
 }
@@ -341,8 +345,6 @@ fn unhex<const N: usize>(name: &str, text: &str) -> Result<[u8; N], RpcError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::rpc::testing::{call_now, keys, system};
 

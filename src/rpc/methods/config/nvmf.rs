@@ -81,6 +81,11 @@ fn subsystem(info: &SubsystemInfo) -> Vec<Call> {
             "ana_reporting": o.ana_reporting,
         }),
     )];
+    if let Some(log) = &info.event_log {
+        let file = log.file.to_string_lossy();
+        let params = json!({"nqn": o.nqn, "file": file, "size_kb": log.size_kib});
+        calls.push(Call::new("nvmf_subsystem_set_event_log", params));
+    }
     calls.extend(info.hosts.iter().map(|info| host(&o.nqn, info)));
     for namespace in &info.namespaces {
         calls.push(self::namespace(&o.nqn, namespace));
