@@ -1,7 +1,8 @@
 #!/bin/sh
 # Every command of nvme-cli that a fabrics controller answers, and those that it
-# refuses, by their status; then two hosts that shut each other out with reservations,
-# also over a restart of the target. Both hosts are this guest, under two names.
+# refuses, by their status; then two hosts that shut each other out with reservations.
+# Reservations and the persistent event log are looked at again after the target was
+# killed and started. Both hosts are this guest, under two names.
 #
 # Event: restart-target.
 . "$(dirname "$0")/lib.sh"
@@ -82,6 +83,36 @@ check "error-log has it" until_true 10 logged
 cat /run/tmp/errors
 entries() { nvme smart-log "$char" | sed -n 's/^num_err_log_entries[[:space:]]*: //p'; }
 check "smart-log counts it" test "$(entries)" -ge 10
+
+# ---- the persistent event log
+
+# events BEGUN: establishes a context, has nvme-cli tell the log, and releases the context. It is that of a
+# target that was started so often: each time a power-on event and a snapshot of health.
+events() {
+    events_page=$(nvme persistent-event-log "$char" --action=1 --log_len=4096) || { echo "$events_page"; return 1; }
+    echo "$events_page"
+    nvme persistent-event-log "$char" --action=2 || return 1
+    echo "$events_page" | grep -Eq "^Total Number of Events: $((2 * $1))\$" &&
+        echo "$events_page" | grep -Eq "Power Cycle Count: $1\$" &&
+        [ "$(echo "$events_page" | grep -c '^Event Type: Power-on or Reset')" -eq "$1" ] &&
+        [ "$(echo "$events_page" | grep -c '^Event Type: SMART/Health')" -eq "$1" ] &&
+        echo "$events_page" | grep -q '^Serial Number (SN): STRIPEWISE01' &&
+        echo "$events_page" | grep -Fq "$NQN"
+}
+check "id-ctrl: a persistent event log is offered" test "$(($(field lpa nvme id-ctrl "$char") & 0x10))" -eq 16
+check "id-ctrl: of 64 KiB" test "$(field pels nvme id-ctrl "$char")" -eq 1
+check "supported-log-pages: Persistent Event Log" says 'Persistent Event' nvme supported-log-pages "$char" --verbose
+check "persistent-event-log: a read without a context is refused" denied 00c \
+    nvme persistent-event-log "$char" --action=0 --log_len=512
+check "persistent-event-log" events 1
+check "persistent-event-log: once more" events 1
+check "persistent-event-log: establish" nvme persistent-event-log "$char" --action=1
+check "persistent-event-log: a second context is refused" denied 00c nvme persistent-event-log "$char" --action=1
+check "persistent-event-log: read" says '^Total Number of Events: 2$' nvme persistent-event-log "$char" --action=0
+raw() { test "$(nvme persistent-event-log "$char" --action=0 --log_len=1080 --raw-binary | wc -c)" -eq 1080; }
+check "persistent-event-log: all of it" raw
+check "persistent-event-log: release" nvme persistent-event-log "$char" --action=2
+check "persistent-event-log: release, though there is none" nvme persistent-event-log "$char" --action=2
 
 # ---- features
 
@@ -207,6 +238,7 @@ check "a write to the block device fails as a conflict" fails
 check "a read of it does not" dd if="$DEV" of=$back bs="$block" count=1 iflag=direct
 check "the target is killed and started again" ask restart-target
 check "the host is back" until_true 60 live
+check "the persistent event log goes on" events 2
 check "the write fails as before" fails
 check "the other host comes back" other_connect
 check "it writes" writes "$other"
