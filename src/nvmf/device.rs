@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::depth::QueueDepth;
+use super::io_queue::Token;
 use super::latency::{Histogram, Kind, Latencies};
 use super::limiter::Limiter;
 use super::message::Ticket;
@@ -82,10 +83,10 @@ impl Device {
         }
     }
 
-    /// Ends the requests of a queue that wait because of limits, undone.
-    fn withdraw(&mut self, origin: u32) {
+    /// Ends requests that wait because of limits, undone.
+    fn withdraw(&mut self, is_meant: impl Fn(Token) -> bool) {
         if let Some(throttle) = &mut self.throttle {
-            throttle.withdraw(origin, |request| {
+            throttle.withdraw(is_meant, |request| {
                 self.ended.push(Completion {
                     token: request.token,
                     status: Status::Gone,
@@ -193,14 +194,14 @@ impl Devices {
     /// Ends the requests of a queue that wait because of limits: its host is gone.
     pub fn withdraw(&mut self, origin: u32) {
         for device in self.table.iter_mut().flatten() {
-            device.withdraw(origin);
+            device.withdraw(|token| token.origin == origin);
         }
     }
 
-    /// The same for one device: its host is not to use it any more.
-    pub fn withdraw_from(&mut self, id: DeviceId, origin: u32) {
+    /// Ends requests to one device that wait because of limits: their host may not make them any more.
+    pub fn withdraw_from(&mut self, id: DeviceId, is_meant: impl Fn(Token) -> bool) {
         if let Some(device) = self.get(id) {
-            device.withdraw(origin);
+            device.withdraw(is_meant);
         }
     }
 

@@ -115,6 +115,8 @@ struct Job {
     ranges: SmallVec<[(u64, u64); 1]>,
     /// Its host was preempted, and somebody waits for it to end.
     preempted: bool,
+    /// What it ends with where something of it is not done, because its host was shut out meanwhile.
+    shut_out: Option<Status>,
     /// Ranges were given up for that.
     cut_short: bool,
 }
@@ -313,6 +315,7 @@ impl IoQueue {
             pieces: Vec::new(),
             ranges: SmallVec::new(),
             preempted: false,
+            shut_out: None,
             cut_short: false,
         });
         let own = (work.from_host + work.to_host) as usize;
@@ -433,7 +436,7 @@ impl IoQueue {
     }
 
     /// What keeps hosts from a namespace has changed. Commands that are not with the device yet and may
-    /// not go there any more end as soon as they can. Says whether commands that are with the device
+    /// not go there any more end as soon as they can, and so does what is left of those that are. Says whether commands that are with the device
     /// have to end before the change is complete; see [`IoQueue::has_preempted`].
     pub fn set_fence(
         &mut self,
@@ -446,33 +449,45 @@ impl IoQueue {
         let bars = change.fence.as_ref().and_then(|f| f.bars(&self.host));
         self.bars.extend(bars.map(|bars| (nsid, bars)));
         let aborted = change.aborted.contains(&self.host);
+        let refuse = |job: &Job| bars.is_some_and(|b| b.refuse(job.work.command_group));
+        let mut shut_out = None;
         for index in 0..self.jobs.len() {
-            let Some(job) = &mut self.jobs[index] else {
+            let Some(job) = &self.jobs[index] else {
                 continue;
             };
             if job.namespace.nsid != nsid {
                 continue;
             }
-            if job.state == State::Running {
-                job.preempted |= aborted;
-                if aborted {
-                    devices.withdraw_from(job.namespace.device, self.origin);
-                }
-                if aborted && !job.ranges.is_empty() {
-                    job.ranges.clear();
-                    job.cut_short = true;
-                }
-                continue;
-            }
+            let is_running = job.state == State::Running;
+            // The request of a fused pair is that of its first half, which alone might be let through.
+            let mate = job.mate.filter(|_| is_running);
+            let mate = mate.and_then(|mate| self.jobs[mate.index()].as_ref());
             let status = if aborted {
                 Status::ABORTED_PREEMPT
-            } else if bars.is_some_and(|bars| bars.refuse(job.work.command_group)) {
+            } else if refuse(job) || mate.is_some_and(refuse) {
                 Status::RESERVATION_CONFLICT
             } else {
                 continue;
             };
-            let status = status.with_do_not_retry();
-            self.doom(SlotId(index as u16), status, devices, out);
+            let (slot, status) = (SlotId(index as u16), status.with_do_not_retry());
+            if !is_running {
+                self.doom(slot, status, devices, out);
+                continue;
+            }
+            let job = self.must(slot);
+            job.preempted |= aborted;
+            job.shut_out = Some(status);
+            job.cut_short |= !job.ranges.is_empty();
+            job.ranges.clear();
+            shut_out = Some(job.namespace.device);
+        }
+        if let Some(device) = shut_out {
+            let jobs = &self.jobs;
+            devices.withdraw_from(device, |token| {
+                let job = jobs.get(token.slot.index()).and_then(Option::as_ref);
+                let is_meant = |job: &Job| job.namespace.nsid == nsid && job.shut_out.is_some();
+                token.origin == self.origin && job.is_some_and(is_meant)
+            });
         }
         self.has_preempted(nsid)
     }
@@ -554,12 +569,15 @@ impl IoQueue {
         let failure = job.failure;
         let status = match failure {
             // It was waiting for the device's limits, and was withdrawn.
-            Some(bdev::Status::Gone) if job.preempted => {
-                Status::ABORTED_PREEMPT.with_do_not_retry()
+            Some(failure @ bdev::Status::Gone) => {
+                let shut_out = job.shut_out;
+                shut_out.unwrap_or_else(|| status::of_device(failure))
             }
             Some(failure) => status::of_device(failure),
-            None if job.cut_short => Status::ABORTED_PREEMPT.with_do_not_retry(),
-            None => Status::SUCCESS,
+            None => {
+                let shut_out = job.shut_out.filter(|_| job.cut_short);
+                shut_out.unwrap_or(Status::SUCCESS)
+            }
         };
         let mate = job.mate.take();
         let mut payload = Segments::new();

@@ -112,12 +112,12 @@ impl Throttle {
         self.reads.waiting.len() + self.writes.waiting.len()
     }
 
-    /// Takes the requests of a queue out.
-    pub fn withdraw(&mut self, origin: u32, mut take: impl FnMut(Request)) {
+    /// Takes requests out.
+    pub fn withdraw(&mut self, is_meant: impl Fn(Token) -> bool, mut take: impl FnMut(Request)) {
         for lane in [&mut self.reads, &mut self.writes] {
             for _ in 0..lane.waiting.len() {
                 let (since, request) = lane.waiting.pop_front().expect("counted");
-                match Token::from_bits(request.token).origin == origin {
+                match is_meant(Token::from_bits(request.token)) {
                     true => take(request),
                     false => lane.waiting.push_back((since, request)),
                 }

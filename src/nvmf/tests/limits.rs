@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::commands::{flush, read, write};
+use super::commands::{flush, halves, read, write};
 use super::device::Puppet;
 use super::host::Host;
 use super::party::Party;
@@ -205,5 +205,48 @@ fn a_host_that_is_preempted_has_nothing_done_that_waited() {
     );
     world.pass(Duration::from_secs(1));
     assert_eq!(gone(&puppet), 0);
+    assert!(world.memory_is_whole());
+}
+
+/// The same without an abort: what is not with the device yet may not go there any more. Reads may.
+#[test]
+fn a_preempted_hosts_writes_that_waited_are_conflicts() {
+    const CONFLICT: u16 = Status::RESERVATION_CONFLICT.code();
+    const FAILED_FUSED: u16 = Status::ABORTED_FAILED_FUSED.code();
+    let (mut world, puppet) = world(RateLimits::default());
+    let (mut a, mut b) = (Party::new(&mut world, 1), Party::new(&mut world, 2));
+    let kind = ReservationType::WriteExclusive;
+    assert_eq!(
+        (a.register(&mut world, 1), b.register(&mut world, 2)),
+        (0, 0)
+    );
+    assert_eq!(a.acquire(&mut world, kind, 1), 0);
+    set(&mut world, ios(1000));
+    world.settle();
+    let first = a.io.submit(write(0, 1), &[1; 512]);
+    world.settle();
+    assert_eq!(gone(&puppet), 1);
+    let reads: Vec<u16> = (0..3).map(|n| a.io.submit_read(read(n, 1), 512)).collect();
+    let mut writes: Vec<u16> = (0..3)
+        .map(|n| a.io.submit(write(n, 1), &[1; 512]))
+        .collect();
+    let (compare, written) = halves(5, 1);
+    let compare = a.io.submit(compare, &[0; 512]);
+    let written = a.io.submit(written, &[1; 512]);
+    world.settle();
+    assert_eq!(gone(&puppet), 0);
+    assert_eq!(b.preempt(&mut world, kind, 2, 1), 0);
+    let mut end = |cid| a.io.finish(&mut world, cid).status().code();
+    assert_eq!(end(first), 0);
+    writes.push(compare);
+    let ends: Vec<u16> = writes.into_iter().map(&mut end).collect();
+    assert!(ends.iter().all(|&end| end == CONFLICT), "{ends:x?}");
+    assert_eq!(end(written), FAILED_FUSED);
+    world.pass(Duration::from_secs(1));
+    // The reads, and nothing else.
+    assert_eq!(gone(&puppet), 3);
+    for cid in reads {
+        assert_eq!(a.io.finish(&mut world, cid).status().code(), 0);
+    }
     assert!(world.memory_is_whole());
 }

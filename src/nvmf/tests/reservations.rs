@@ -242,6 +242,29 @@ fn a_long_command_of_a_host_that_is_preempted_is_cut_short() {
     assert_eq!(puppet.seen().len(), 4);
 }
 
+/// The same without an abort: nobody waits for what is in flight, and what is left is not begun.
+#[test]
+fn the_rest_of_a_long_command_is_not_let_through_either() {
+    let puppet = Puppet::new("Test0", 60_000, |info| info.max_blocks = 8);
+    let mut world = World::bare(&Plan::default());
+    world.export(Arc::new(puppet.clone()));
+    let (mut a, mut b) = two(&mut world);
+    let kind = ReservationType::WriteExclusive;
+    assert_eq!(
+        (a.register(&mut world, 1), b.register(&mut world, 2)),
+        (0, 0)
+    );
+    assert_eq!(a.acquire(&mut world, kind, 1), 0);
+    puppet.hold(true);
+    let long = a.io.submit(zeroes(0, 50_000, false), &[]);
+    world.settle();
+    assert_eq!(b.preempt(&mut world, kind, 2, 1), 0);
+    assert!(a.io.is_silent(&mut world));
+    puppet.hold(false);
+    assert_eq!(a.io.finish(&mut world, long).status().code(), CONFLICT);
+    assert_eq!(puppet.seen().len(), 4);
+}
+
 #[test]
 fn the_queue_of_a_lost_connection_counts() {
     let puppet = Puppet::new("Test0", 1000, |_| {});

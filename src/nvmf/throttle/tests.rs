@@ -120,7 +120,10 @@ fn what_is_withdrawn_is_that_queues_and_all_of_it() {
         let _ = throttle.admit(request(op, 1, u32::from(n) % 3, n), epoch);
     }
     let mut gone = Vec::new();
-    throttle.withdraw(1, |request| gone.push(number(&request)));
+    throttle.withdraw(
+        |token| token.origin == 1,
+        |request| gone.push(number(&request)),
+    );
     gone.sort_unstable();
     assert_eq!(gone, [1, 4, 7]);
     let left: Vec<u16> = throttles
