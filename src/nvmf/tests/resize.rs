@@ -1,5 +1,8 @@
 //! A device that grows while hosts use it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use zerocopy::FromBytes;
 
 use super::commands::{read, write};
@@ -10,6 +13,7 @@ use crate::nvme::admin::{AdminCommand, GetLogPage, Identify};
 use crate::nvme::command::Command;
 use crate::nvme::identify::{IdentifyNamespace, NamespaceList};
 use crate::nvmf::Target;
+use crate::reactor::{Poller, Turn};
 
 const OUT_OF_RANGE: u16 = 0x080;
 
@@ -28,6 +32,15 @@ fn changed(admin: &mut Host, world: &mut World) -> Vec<u32> {
     list.iter().collect()
 }
 
+/// Set Features, Asynchronous Event Configuration: Namespace Attribute Notices.
+fn notices() -> Command {
+    Command {
+        cdw10: 0x0b.into(),
+        cdw11: 0x100.into(),
+        ..Command::new(0x09, 0)
+    }
+}
+
 /// Makes the device as large as `blocks`, as the control side does it.
 fn grow(world: &mut World, device: &Null, blocks: u64) {
     let grown = device.resized(blocks).expect("a size");
@@ -43,13 +56,7 @@ fn hosts_are_told_of_a_namespace_that_grows_and_use_it_on_every_queue() {
     world.export(device.clone());
     let (mut admin, cntlid) = Host::admin(&mut world);
     let mut queues = [1, 2, 3].map(|qid| Host::io(&mut world, cntlid, qid));
-    // Set Features, Asynchronous Event Configuration: Namespace Attribute Notices.
-    let configure = Command {
-        cdw10: 0x0b.into(),
-        cdw11: 0x100.into(),
-        ..Command::new(0x09, 0)
-    };
-    assert_eq!(admin.run(&mut world, configure, &[]).status().code(), 0);
+    assert_eq!(admin.run(&mut world, notices(), &[]).status().code(), 0);
     let event = admin.submit(Command::new(0x0c, 0), &[]);
     for queue in &mut queues {
         let beyond = queue.fetch(&mut world, read(8, 1), 512);
@@ -75,6 +82,48 @@ fn hosts_are_told_of_a_namespace_that_grows_and_use_it_on_every_queue() {
     // Who comes later sees it as it is.
     let mut late = Host::io(&mut world, cntlid, 4);
     assert_eq!(late.fetch(&mut world, read(15, 1), 512).status().code(), 0);
+}
+
+/// A host that is told may use the new blocks on any queue at once: so the slowest reactor comes first.
+#[test]
+fn a_host_is_told_when_every_reactor_knows() {
+    for slow in [0, 1] {
+        let mut world = World::bare(&Plan::default());
+        let device = Null::new("n", 512, 8, None).expect("a device");
+        world.export(device.clone());
+        let (mut admin, cntlid) = Host::admin(&mut world);
+        let mut queues = [1, 2].map(|qid| Host::io(&mut world, cntlid, qid));
+        assert_eq!(admin.run(&mut world, notices(), &[]).status().code(), 0);
+        let event = admin.submit(Command::new(0x0c, 0), &[]);
+        assert!(admin.is_silent(&mut world));
+        let admin = Rc::new(RefCell::new(admin));
+        let (host, side) = (admin.clone(), world.side.clone());
+        let mut turns = 0;
+        world.target.meanwhile.0 = Some(Box::new(move || {
+            let mut side = side.borrow_mut();
+            let turn = Turn {
+                now: side.now,
+                ready: &[],
+            };
+            turns += 1;
+            for (index, group) in side.groups.iter_mut().enumerate() {
+                if index != slow || turns > 20 {
+                    let _ = group.poll(&turn);
+                }
+            }
+            if turns <= 20 {
+                let told = host.borrow_mut().poll();
+                assert!(told.is_none(), "without reactor {slow}: {told:?}");
+            }
+        }));
+        grow(&mut world, &device, 16);
+        let told = admin.borrow_mut().finish(&mut world, event);
+        assert_eq!(told.completion.result64(), 0x0004_0002);
+        for queue in &mut queues {
+            let last = queue.fetch(&mut world, read(15, 1), 512);
+            assert_eq!(last.status().code(), 0);
+        }
+    }
 }
 
 #[test]
