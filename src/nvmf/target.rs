@@ -316,18 +316,21 @@ impl Target {
                 "the discovery subsystem cannot be deleted".into(),
             ));
         }
-        let mut subsystem = self.subsystems.remove(nqn).ok_or_else(|| missing(nqn))?;
+        let subsystem = self.subsystems.get_mut(nqn);
+        let subsystem = subsystem.ok_or_else(|| missing(nqn))?;
+        let id = subsystem.id;
+        let listeners = std::mem::take(&mut subsystem.listeners);
+        let namespaces = std::mem::take(&mut subsystem.namespaces);
+        let recorder = subsystem.recorder.take();
+        self.publish(nqn);
+        self.subsystems.remove(nqn);
         if let Some(hub) = &mut self.hub {
-            for &address in &subsystem.listeners {
+            for address in listeners {
                 hub.listeners.remove(address);
             }
         }
-        let recorder = subsystem.recorder.take();
         self.end_log(recorder);
-        let namespaces = std::mem::take(&mut subsystem.namespaces);
-        self.publish(&subsystem);
         self.publish_discovery();
-        let id = subsystem.id;
         self.close(self.associations.chosen(|a| a.subsystem == id));
         for namespace in namespaces.into_values() {
             self.end_reservation(id, namespace.nsid);

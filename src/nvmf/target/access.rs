@@ -32,7 +32,7 @@ impl Target {
             reach.set(group, access);
         }
         subsystem.reaches.insert(address, reach);
-        self.publish_by_name(nqn);
+        self.publish(nqn);
         Ok(())
     }
 
@@ -67,7 +67,7 @@ impl Target {
         let namespace =
             namespace.ok_or_else(|| TargetError::NotFound(format!("namespace {nsid} of {nqn}")))?;
         namespace.anagrpid = anagrpid;
-        self.publish_by_name(nqn);
+        self.publish(nqn);
         Ok(())
     }
 

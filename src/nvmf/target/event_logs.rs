@@ -94,7 +94,7 @@ impl Target {
         let subsystem = self.subsystems.get_mut(nqn).ok_or_else(|| missing(nqn))?;
         let ended = std::mem::replace(&mut subsystem.recorder, recorder);
         self.end_log(ended);
-        self.publish_by_name(nqn);
+        self.publish(nqn);
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl Target {
         if let Ok(saved) = saved {
             recorder.saved = saved;
             let nqn = nqn.clone();
-            self.publish_by_name(&nqn);
+            self.publish(&nqn);
         }
         self.write_logs();
     }

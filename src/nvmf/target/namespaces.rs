@@ -67,7 +67,7 @@ impl Target {
         let id = subsystem.id;
         subsystem.namespaces.insert(nsid, namespace);
         self.begin_reservation(id, nsid, reservation, file);
-        self.publish_by_name(nqn);
+        self.publish(nqn);
         Ok(nsid)
     }
 
@@ -91,7 +91,7 @@ impl Target {
         let id = subsystem.id;
         match subsystem.namespaces.remove(&nsid) {
             Some(namespace) => {
-                self.publish_by_name(nqn);
+                self.publish(nqn);
                 self.end_reservation(id, nsid);
                 self.close_device(registry, nqn, namespace);
             }
@@ -132,7 +132,7 @@ impl Target {
         } else {
             hosts.remove(host.as_str());
         }
-        self.publish_by_name(nqn);
+        self.publish(nqn);
         Ok(())
     }
 }

@@ -9,13 +9,7 @@ use crate::nvmf::view::{DiscoverySubsystem, DiscoveryView, SubsystemId, Subsyste
 
 impl Target {
     /// Tells the groups what a subsystem is now.
-    pub(super) fn publish(&mut self, subsystem: &Subsystem) {
-        let view = Arc::new(subsystem.view());
-        self.groups
-            .broadcast(|| GroupCommand::Subsystem(view.clone()));
-    }
-
-    pub(super) fn publish_by_name(&mut self, nqn: &str) {
+    pub(super) fn publish(&mut self, nqn: &str) {
         if let Some(subsystem) = self.subsystems.get(nqn) {
             let view = Arc::new(subsystem.view());
             self.groups
