@@ -10,7 +10,7 @@ use super::ana::Changes;
 use super::command::Need;
 use super::counts::Counts;
 use super::error_log::{ErrorLog, Failure, Failures};
-use super::event_log::{Context, Owner, timestamp};
+use super::event_log::{Context, Owner, Page, timestamp};
 use super::events::{Events, Notice, Told, TooMany};
 use super::feature::{DISCOVERY_FEATURES, Features, IO_FEATURES, Value, data_from_host};
 use super::identify::{KEEP_ALIVE_GRANULARITY, Subject};
@@ -467,7 +467,10 @@ impl Controller {
             }
             LogPageId::ReservationNotification => self.notifications.page(),
         };
-        let data = read_portion(&content, page)?;
+        let portion = portion(&content, page.offset, page.len);
+        let portion = portion.ok_or(Status::INVALID_FIELD.with_do_not_retry())?;
+        let mut data = portion.to_vec();
+        data.resize(page.len as usize, 0);
         if !page.retain_event {
             let told = match lid {
                 LogPageId::ChangedNamespaces => {
@@ -504,13 +507,16 @@ impl Controller {
         let action = PersistentLogAction::of_lsp(page.lsp);
         // Different for controllers that follow one another, too.
         let first = self.grant.cntlid << 8;
-        let content = self.event_log.act(action, |number| {
-            log.page(&owner, first.wrapping_add(number), timestamp(), now)
+        let read = self.event_log.act(action, |number| {
+            Page::new(log, &owner, first.wrapping_add(number), timestamp(), now)
         })?;
-        let Some(content) = content else {
+        let Some(read) = read else {
             return Ok(Vec::new());
         };
-        read_portion(content, page)
+        let portion = read.portion(page.offset, page.len);
+        let mut data = portion.ok_or(Status::INVALID_FIELD.with_do_not_retry())?;
+        data.resize(page.len as usize, 0);
+        Ok(data)
     }
 
     fn feature_list(&self) -> &'static [FeatureId] {
@@ -670,15 +676,6 @@ impl Controller {
         }
         effects
     }
-}
-
-/// What a command reads of a page: what is behind its end reads as zeros.
-fn read_portion(content: &[u8], page: &GetLogPage) -> Result<Vec<u8>, Status> {
-    let portion = portion(content, page.offset, page.len);
-    let portion = portion.ok_or(Status::INVALID_FIELD.with_do_not_retry())?;
-    let mut data = portion.to_vec();
-    data.resize(page.len as usize, 0);
-    Ok(data)
 }
 
 /// Whether a feature is of a namespace's reservation.

@@ -104,7 +104,6 @@ pub struct Target {
     takeovers: Vec<(Newcomer, Instant)>,
     ledger: Ledger,
     reservation_writer: Writer,
-    /// Behind `hub`, whose mailbox must be gone when this waits for its thread to end.
     event_log_writer: EventLogWriter,
     next_connection: u64,
     next_subsystem: u64,

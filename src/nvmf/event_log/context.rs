@@ -1,13 +1,14 @@
 //! What a host reads of the log while it reads it: the reporting context of one controller
 //! (Base 5.16.1.14).
 
+use super::snapshot::Page;
 use crate::nvme::Status;
 use crate::nvme::log_page::PersistentLogAction;
 
 /// The reporting context of a controller: at most one, and the page as it was when it was established.
 #[derive(Debug, Default)]
 pub struct Context {
-    page: Option<Vec<u8>>,
+    page: Option<Page>,
     /// How many there were.
     established: u16,
 }
@@ -22,17 +23,17 @@ impl Context {
     pub fn act(
         &mut self,
         action: PersistentLogAction,
-        make: impl FnOnce(u16) -> Vec<u8>,
-    ) -> Result<Option<&[u8]>, Status> {
+        make: impl FnOnce(u16) -> Page,
+    ) -> Result<Option<&Page>, Status> {
         let out_of_order = Status::COMMAND_SEQUENCE_ERROR.with_do_not_retry();
         match action {
             PersistentLogAction::Read if self.page.is_none() => Err(out_of_order),
-            PersistentLogAction::Read => Ok(self.page.as_deref()),
+            PersistentLogAction::Read => Ok(self.page.as_ref()),
             PersistentLogAction::EstablishAndRead if self.page.is_some() => Err(out_of_order),
             PersistentLogAction::EstablishAndRead => {
                 self.established = self.established.wrapping_add(1);
                 self.page = Some(make(self.established));
-                Ok(self.page.as_deref())
+                Ok(self.page.as_ref())
             }
             // No error where there is none.
             PersistentLogAction::Release => {

@@ -21,7 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use context::Context;
 pub use file::trial;
 pub use log::{EventLog, EventLogOptions};
-pub use snapshot::{Lifetime, Owner, Snapshot};
+pub use snapshot::{Lifetime, Owner, Page, Snapshot};
 pub use writer::Writer;
 
 /// The time of events: milliseconds since 1970, by the clock of this machine. Feature 0Eh tells the same,

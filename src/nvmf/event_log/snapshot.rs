@@ -1,10 +1,11 @@
 //! What poll groups know of the log.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zerocopy::IntoBytes;
 
-use crate::nvme::log_page::persistent_header;
+use crate::nvme::log_page::{PersistentLogHeader, persistent_header, portion};
 use crate::nvme::{Nqn, ascii_field};
 
 /// How often the subsystem was started, and for how long it has served.
@@ -54,19 +55,46 @@ pub struct Owner<'a> {
     pub model: &'a str,
 }
 
-impl Snapshot {
-    /// The page as it is at `now`, which is `timestamp` for events.
-    pub fn page(&self, of: &Owner<'_>, generation: u16, timestamp: u64, now: Instant) -> Vec<u8> {
-        let mut header = persistent_header(self.count, self.events.len() as u64);
+/// The page as a host reads it: as it was at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    header: PersistentLogHeader,
+    /// Shared, so that many hosts which read a long log do not take memory for it.
+    log: Arc<Snapshot>,
+}
+
+impl Page {
+    /// The page of this log, at `now`, which is `timestamp` for events.
+    pub fn new(
+        log: &Arc<Snapshot>,
+        of: &Owner<'_>,
+        generation: u16,
+        timestamp: u64,
+        now: Instant,
+    ) -> Self {
+        let mut header = persistent_header(log.count, log.events.len() as u64);
         header.timestamp = timestamp.into();
-        header.power_on_hours = self.lifetime.hours(now).into();
-        header.power_cycles = self.lifetime.cycles.into();
+        header.power_on_hours = log.lifetime.hours(now).into();
+        header.power_cycles = log.lifetime.cycles.into();
         header.sn = ascii_field(of.serial);
         header.mn = ascii_field(of.model);
         header.subnqn = of.nqn.to_field();
         header.generation = generation.into();
-        let mut page = header.as_bytes().to_vec();
-        page.extend_from_slice(&self.events);
-        page
+        Self {
+            header,
+            log: log.clone(),
+        }
+    }
+
+    /// The bytes that a request for `len` bytes from `offset` gets, which may be fewer; `None` where the
+    /// offset is behind the end.
+    pub fn portion(&self, offset: u64, len: u64) -> Option<Vec<u8>> {
+        let header = self.header.as_bytes();
+        let (from, more) = match portion(header, offset, len) {
+            Some(of_header) => (of_header, 0),
+            None => (&[][..], offset - header.len() as u64),
+        };
+        let of_events = portion(&self.log.events, more, len - from.len() as u64)?;
+        Some([from, of_events].concat())
     }
 }

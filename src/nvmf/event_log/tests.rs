@@ -1,6 +1,7 @@
 //! The file, the ring and the reporting context.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -8,7 +9,7 @@ use proptest::prelude::*;
 use super::context::Context;
 use super::file::{self, Content, Flaw};
 use super::log::{EventLog, EventLogOptions};
-use super::trial;
+use super::{Lifetime, Owner, Page, Snapshot, trial};
 use crate::nvme::log_page::{PersistentLogAction, power_on_event, vendor_event};
 use crate::nvme::{Nqn, Status};
 
@@ -176,23 +177,69 @@ fn the_oldest_events_go_and_the_rest_outlives_a_restart() {
 fn a_context_is_established_before_it_is_read() {
     use PersistentLogAction::{EstablishAndRead, EstablishAndReadHeader, Read, Release};
     let mut context = Context::default();
-    let page = |number: u16| vec![number as u8];
+    let (log, nqn, now) = (snapshot(2), nqn(), Instant::now());
+    let owner = Owner {
+        nqn: &nqn,
+        serial: "",
+        model: "",
+    };
+    let page = |number: u16| Page::new(&log, &owner, number, 0, now);
     let out_of_order = Err(Status::COMMAND_SEQUENCE_ERROR.with_do_not_retry());
     assert_eq!(context.act(Read, page), out_of_order);
     assert_eq!(context.act(Release, page), Ok(None));
-    assert_eq!(context.act(EstablishAndRead, page), Ok(Some(&[1][..])));
+    assert_eq!(context.act(EstablishAndRead, page), Ok(Some(&page(1))));
     // It stays as it was.
-    assert_eq!(context.act(Read, |_| vec![9]), Ok(Some(&[1][..])));
+    assert_eq!(context.act(Read, |_| page(9)), Ok(Some(&page(1))));
     assert_eq!(context.act(EstablishAndRead, page), out_of_order);
-    assert_eq!(context.act(Read, page), Ok(Some(&[1][..])));
+    assert_eq!(context.act(Read, page), Ok(Some(&page(1))));
     let optional = context.act(EstablishAndReadHeader, page);
     assert_eq!(optional, Err(Status::INVALID_FIELD.with_do_not_retry()));
     assert_eq!(context.act(Release, page), Ok(None));
     assert_eq!(context.act(Read, page), out_of_order);
-    assert_eq!(context.act(EstablishAndRead, page), Ok(Some(&[2][..])));
+    assert_eq!(context.act(EstablishAndRead, page), Ok(Some(&page(2))));
     context.reset();
     assert_eq!(context.act(Read, page), out_of_order);
-    assert_eq!(context.act(EstablishAndRead, page), Ok(Some(&[3][..])));
+    assert_eq!(context.act(EstablishAndRead, page), Ok(Some(&page(3))));
+}
+
+/// A snapshot of as many bytes of events.
+fn snapshot(bytes: usize) -> Arc<Snapshot> {
+    Arc::new(Snapshot {
+        count: 1,
+        events: (0..bytes).map(|n| n as u8).collect(),
+        size: 1,
+        lifetime: Lifetime {
+            cycles: 1,
+            served: Duration::ZERO,
+            at: Instant::now(),
+        },
+    })
+}
+
+#[test]
+fn any_portion_is_that_of_the_whole_page() {
+    let (log, nqn) = (snapshot(40), nqn());
+    let owner = Owner {
+        nqn: &nqn,
+        serial: "S",
+        model: "M",
+    };
+    let page = Page::new(&log, &owner, 1, 2, Instant::now());
+    let whole = page.portion(0, 1 << 34).expect("all of it");
+    assert_eq!((whole.len(), &whole[512..]), (552, &log.events[..]));
+    for offset in 0..=552 {
+        for len in [0, 1, 4, 40, 511, 512, 513, 552, 600] {
+            let end = (offset + len).min(552);
+            let portion = page.portion(offset as u64, len as u64);
+            assert_eq!(
+                portion.as_deref(),
+                Some(&whole[offset..end]),
+                "{offset} {len}"
+            );
+        }
+    }
+    assert_eq!(page.portion(553, 4), None);
+    assert_eq!(page.portion(u64::MAX, 4), None);
 }
 
 proptest! {

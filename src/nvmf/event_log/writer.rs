@@ -1,11 +1,11 @@
 //! The thread that writes event logs to their files: a disk may take its time.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
-use std::{io, mem};
 
 use super::snapshot::Snapshot;
 use crate::nvmf::durable;
@@ -41,13 +41,11 @@ impl Image {
     }
 }
 
-/// Writes one file after another. There is no thread before the first; it ends with the target, when it has
-/// written what it was given. A log has one errand under way at most, besides
+/// Writes one file after another. There is no thread before the first; it ends with the target. A log has one errand under way at most, besides
 /// that which ends it, so that what waits is bounded.
 #[derive(Debug, Default)]
 pub struct Writer {
     errands: Option<Sender<(u64, Image)>>,
-    thread: Option<JoinHandle<()>>,
     /// Files that are being written.
     open: BTreeMap<u64, PathBuf>,
     next: u64,
@@ -64,20 +62,15 @@ impl Writer {
         image: Image,
         outbox: &MailboxSender<(usize, GroupEvent)>,
     ) -> io::Result<u64> {
-        if self.errands.is_none() {
-            let (errands, inbox) = mpsc::channel();
-            let outbox = outbox.clone();
-            let thread = thread::Builder::new().name("event-log".into());
-            self.thread = Some(thread.spawn(move || run(&inbox, &outbox))?);
-            self.errands = Some(errands);
-        }
+        let errands = match &mut self.errands {
+            Some(errands) => errands,
+            none => none.insert(start(outbox.clone())?),
+        };
         let errand = self.next;
         self.next += 1;
         self.open.insert(errand, image.file.clone());
-        if let Some(errands) = &self.errands {
-            // The thread ends after this sender only.
-            let _ = errands.send((errand, image));
-        }
+        // The thread ends after this sender only.
+        let _ = errands.send((errand, image));
         Ok(errand)
     }
 
@@ -86,19 +79,23 @@ impl Writer {
         self.open.remove(&errand);
     }
 
+    /// Whether nothing is being written.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Whether a file is being written.
     pub fn is_writing(&self, file: &Path) -> bool {
         self.open.values().any(|open| open == file)
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        drop(mem::take(&mut self.errands));
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+fn start(outbox: MailboxSender<(usize, GroupEvent)>) -> io::Result<Sender<(u64, Image)>> {
+    let (errands, inbox) = mpsc::channel();
+    thread::Builder::new()
+        .name("event-log".into())
+        .spawn(move || run(&inbox, &outbox))?;
+    Ok(errands)
 }
 
 fn run(inbox: &Receiver<(u64, Image)>, outbox: &MailboxSender<(usize, GroupEvent)>) {
@@ -108,7 +105,7 @@ fn run(inbox: &Receiver<(u64, Image)>, outbox: &MailboxSender<(usize, GroupEvent
         let mut event = (0, GroupEvent::EventLogSaved { errand, outcome });
         while let Err(back) = outbox.send(event) {
             if outbox.is_closed() {
-                break;
+                return;
             }
             event = back;
             thread::sleep(PATIENCE);

@@ -195,7 +195,7 @@ impl Target {
     /// Whether every log is written as it is, or could not be.
     pub(in crate::nvmf) fn logs_are_written(&self) -> bool {
         let mut recorders = self.subsystems.values().filter_map(|s| s.recorder.as_ref());
-        recorders.all(|r| r.writing.is_none() && !r.changed)
+        recorders.all(|r| !r.changed) && self.event_log_writer.is_idle()
     }
 
     /// Has logs written in which something was noted, unless they are being written.

@@ -225,7 +225,8 @@ fn events_are_there_after_a_restart() {
         world
             .target
             .note_volume("volume", VolumeEvent::MemberOut, "m is out");
-        // Nothing has waited for the file; ending the target does.
+        // Nobody has waited for the file.
+        assert!(world.target.finish());
     }
     let mut world = world(&file);
     let (mut admin, _) = Host::admin(&mut world);
