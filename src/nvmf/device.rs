@@ -83,16 +83,24 @@ impl Device {
         }
     }
 
-    /// Ends requests that wait because of limits, undone.
+    /// Ends requests that wait for the channel, or because of limits, undone.
     fn withdraw(&mut self, is_meant: impl Fn(Token) -> bool) {
-        if let Some(throttle) = &mut self.throttle {
-            throttle.withdraw(is_meant, |request| {
-                self.ended.push(Completion {
-                    token: request.token,
-                    status: Status::Gone,
-                    data: request.data,
-                });
+        let mut end = |request: Request| {
+            self.ended.push(Completion {
+                token: request.token,
+                status: Status::Gone,
+                data: request.data,
             });
+        };
+        for _ in 0..self.backlog.len() {
+            let request = self.backlog.pop_front().expect("counted");
+            match is_meant(Token::from_bits(request.token)) {
+                true => end(request),
+                false => self.backlog.push_back(request),
+            }
+        }
+        if let Some(throttle) = &mut self.throttle {
+            throttle.withdraw(is_meant, end);
         }
     }
 
@@ -191,14 +199,14 @@ impl Devices {
         self.table.iter_mut().flatten().for_each(Device::lift);
     }
 
-    /// Ends the requests of a queue that wait because of limits: its host is gone.
+    /// Ends the requests of a queue that are not with a device yet: its host is gone.
     pub fn withdraw(&mut self, origin: u32) {
         for device in self.table.iter_mut().flatten() {
             device.withdraw(|token| token.origin == origin);
         }
     }
 
-    /// Ends requests to one device that wait because of limits: their host may not make them any more.
+    /// Ends requests that are not with this device yet: their host may not make them any more.
     pub fn withdraw_from(&mut self, id: DeviceId, is_meant: impl Fn(Token) -> bool) {
         if let Some(device) = self.get(id) {
             device.withdraw(is_meant);

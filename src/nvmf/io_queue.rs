@@ -568,7 +568,7 @@ impl IoQueue {
         }
         let failure = job.failure;
         let status = match failure {
-            // It was waiting for the device's limits, and was withdrawn.
+            // It was not with the device yet, and was withdrawn.
             Some(failure @ bdev::Status::Gone) => {
                 let shut_out = job.shut_out;
                 shut_out.unwrap_or_else(|| status::of_device(failure))

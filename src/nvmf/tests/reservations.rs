@@ -265,6 +265,45 @@ fn the_rest_of_a_long_command_is_not_let_through_either() {
     assert_eq!(puppet.seen().len(), 4);
 }
 
+/// Nor is what waits for a device that takes no more at once.
+#[test]
+fn what_waits_for_a_full_device_is_not_let_through_either() {
+    let kind = ReservationType::WriteExclusive;
+    for (abort, end) in [(false, CONFLICT), (true, 0x01b)] {
+        let puppet = Puppet::new("Test0", 60_000, |_| {});
+        let mut world = World::bare(&Plan::default());
+        world.export(Arc::new(puppet.clone()));
+        let (mut a, mut b) = two(&mut world);
+        assert_eq!(
+            (a.register(&mut world, 1), b.register(&mut world, 2)),
+            (0, 0)
+        );
+        assert_eq!(a.acquire(&mut world, kind, 1), 0);
+        puppet.hold(true);
+        puppet.set_depth(1);
+        let writes = [0, 1, 2].map(|n| a.io.submit(write(n, 1), &[1; 512]));
+        world.settle();
+        let (command, keys) = match abort {
+            true => preempt_and_abort(kind),
+            false => {
+                let action = AcquireAction::Preempt;
+                entry(
+                    ReservationCommand::Acquire { action, kind },
+                    Keys::new(2, 1),
+                )
+            }
+        };
+        let preempt = b.io.submit(command, &keys);
+        world.settle();
+        puppet.hold(false);
+        assert_eq!(b.io.finish(&mut world, preempt).status().code(), 0);
+        let ends = writes.map(|cid| a.io.finish(&mut world, cid).status().code());
+        assert_eq!(ends, [0, end, end]);
+        assert_eq!(puppet.seen().len(), 1);
+        assert!(world.memory_is_whole());
+    }
+}
+
 #[test]
 fn the_queue_of_a_lost_connection_counts() {
     let puppet = Puppet::new("Test0", 1000, |_| {});
