@@ -306,6 +306,16 @@ fn prometheus_is_told_what_is_counted_and_when_nobody_is_there() {
     let serving = place.serve(&[]);
     let null = json!({"name": "n0", "num_blocks": 8, "block_size": 512});
     serving.call("bdev_null_create", null);
+    // One of two devices is exported, and has a histogram.
+    let nqn = "nqn.2026-11.io.stripewise:a";
+    serving.call("nvmf_create_transport", json!({"trtype": "TCP"}));
+    serving.call("nvmf_create_subsystem", json!({"nqn": nqn}));
+    let exported = json!({"nqn": nqn, "namespace": {"bdev_name": "n0"}});
+    serving.call("nvmf_subsystem_add_ns", exported);
+    let other = json!({"name": "n1", "num_blocks": 8, "block_size": 512});
+    serving.call("bdev_null_create", other);
+    let enable = json!({"name": "n0", "enable": true});
+    serving.call("bdev_enable_histogram", enable);
     let mut child = Command::new(PROGRAM)
         .args(["exporter", "--listen", "127.0.0.1:0", "-s"])
         .arg(place.socket())
@@ -339,6 +349,9 @@ fn prometheus_is_told_what_is_counted_and_when_nobody_is_there() {
         page.contains("stripewise_bdev_ops_total{bdev=\"n0\",kind=\"read\"} 0"),
         "{page}"
     );
+    let spread = "stripewise_bdev_command_seconds_count{bdev=";
+    assert!(page.contains(&format!("{spread}\"n0\"}} 0")), "{page}");
+    assert!(!page.contains(&format!("{spread}\"n1\"")), "{page}");
     assert!(get("other").starts_with("HTTP/1.0 404"));
     assert!(ask("POST /metrics HTTP/1.0\r\n\r\n".into()).starts_with("HTTP/1.0 405"));
     serving.end();

@@ -9,7 +9,7 @@ mod page;
 use std::io;
 use std::net::SocketAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tiny_http::{Header, Method, Request, Response, Server};
 
 use self::families::{Scrape, families};
@@ -95,19 +95,16 @@ fn metrics(client: &Client) -> String {
 /// Asks for everything that is told.
 fn ask(client: &Client) -> Result<Scrape, ClientError> {
     let answers = Answers::ask(client)?;
-    let mut histograms = Vec::new();
-    for device in answers.iostat["bdevs"].as_array().into_iter().flatten() {
-        let Some(name) = device["name"].as_str() else {
-            continue;
-        };
-        // Most have none: it is asked for.
-        if let Ok(histogram) = client.call("bdev_get_histogram", Some(json!({"name": name}))) {
-            histograms.push((name.to_owned(), histogram));
-        }
-    }
+    let devices = answers.iostat["bdevs"].as_array().into_iter().flatten();
+    let names = devices.filter_map(|device| device["name"].as_str());
+    let params: Vec<Value> = names.clone().map(|name| json!({"name": name})).collect();
+    let asked = client.call_each("bdev_get_histogram", &params)?;
+    // Most have none: it is asked for.
+    let had = names.zip(asked);
+    let histograms = had.filter_map(|(name, histogram)| Some((name.to_owned(), histogram?)));
     Ok(Scrape {
+        histograms: histograms.collect(),
         answers,
-        histograms,
     })
 }
 

@@ -55,16 +55,19 @@ impl Watcher {
 
     fn ask(&self) -> Result<Moment, ClientError> {
         let answers = Answers::ask(&self.client)?;
-        let mut queues = Vec::new();
-        for subsystem in each(&answers.subsystems) {
-            let nqn = text(subsystem, "nqn");
-            // It may have been deleted meanwhile.
-            let params = json!({"nqn": nqn});
-            if let Ok(of) = self.client.call("nvmf_subsystem_get_qpairs", Some(params)) {
-                queues.push((nqn.to_owned(), of));
-            }
-        }
-        Ok(Moment { answers, queues })
+        let subsystems = each(&answers.subsystems);
+        let names: Vec<&str> = subsystems.map(|of| text(of, "nqn")).collect();
+        let params: Vec<Value> = names.iter().map(|nqn| json!({"nqn": nqn})).collect();
+        let asked = self
+            .client
+            .call_each("nvmf_subsystem_get_qpairs", &params)?;
+        // One may have been deleted meanwhile.
+        let had = names.into_iter().zip(asked);
+        let queues = had.filter_map(|(nqn, of)| Some((nqn.to_owned(), of?)));
+        Ok(Moment {
+            queues: queues.collect(),
+            answers,
+        })
     }
 
     /// Follows what is rebuilt, resynced or checked.
