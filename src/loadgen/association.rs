@@ -80,7 +80,7 @@ struct Link {
 
 /// One association with its sockets. See the [module](self).
 #[derive(Debug)]
-pub(super) struct Association {
+pub struct Association {
     address: SocketAddr,
     depth: u16,
     wanted: u16,
