@@ -1,6 +1,7 @@
 //! Stripewise: a polled-mode RAID5 storage target.
 
 pub mod bdev;
+pub mod bench;
 pub mod cli;
 pub mod control;
 pub mod initiator;

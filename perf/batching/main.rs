@@ -9,10 +9,12 @@
 //! - member requests for each MiB of the host; the ideal is that all are as large as may be,
 //! - joins with a neighbour for each thousand batches.
 
-#[path = "../engine/driver.rs"]
-mod driver;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use driver::{Load, MEMBERS, Outcome, WRITE, measure};
+use stripewise::bench::{BenchError, Load, Outcome, Target, measure};
+use stripewise::loadgen::quantity::Bytes;
+use stripewise::loadgen::workload::Pattern;
 use stripewise::raid::{BatchScope, Counters, VolumeConfig};
 
 const CHUNK: u32 = 64 << 10;
@@ -24,7 +26,7 @@ struct Line {
     outcomes: Vec<Outcome>,
 }
 
-fn main() {
+fn main() -> Result<(), BenchError> {
     let text = |name: &str| std::env::args().skip_while(|a| a != name).nth(1);
     let value = |name: &str, default: f64| -> f64 {
         text(name).and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -38,7 +40,7 @@ fn main() {
         value("--rounds", 3.0) as usize
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let sizes: Vec<u32> = match text("--only").and_then(|v| v.parse().ok()) {
+    let sizes: Vec<u64> = match text("--only").and_then(|v| v.parse().ok()) {
         Some(kib) => vec![kib],
         None if once => vec![64],
         None => vec![4, 16, 64, 1024],
@@ -48,10 +50,9 @@ fn main() {
     config.stripe_bytes = value("--stripe", f64::from(config.stripe_bytes)) as u32;
     config.batching.request_bytes =
         (value("--batch", f64::from(config.batching.request_bytes >> 10)) as u32) << 10;
-    let micros = |d: std::time::Duration| d.as_micros() as f64;
-    let wait = |name: &str, default: std::time::Duration| {
-        std::time::Duration::from_micros(value(name, micros(default)) as u64)
-    };
+    let micros = |d: Duration| d.as_micros() as f64;
+    let wait =
+        |name: &str, default: Duration| Duration::from_micros(value(name, micros(default)) as u64);
     config.batching.partial_wait = wait("--partial-wait", config.batching.partial_wait);
     config.batching.join_wait = wait("--join-wait", config.batching.join_wait);
     let mut lines = Vec::new();
@@ -64,20 +65,20 @@ fn main() {
                     }
                     let mut config = config.clone();
                     config.batching.scope = scope;
+                    let target = Target {
+                        delay_us: value("--delay", 0.0) as u64,
+                        ..Target::new(config)
+                    };
                     lines.push(Line {
                         name: format!("{kib:4} {depth:3} {reactors} {:6}", scope.name()),
                         load: Load {
-                            op: WRITE,
-                            bytes: kib << 10,
+                            drivers: 1,
+                            pattern: Pattern::Write,
+                            request: Bytes(kib << 10),
                             depth,
-                            random: false,
-                            raw: false,
-                            reactors,
-                            delay_us: value("--delay", 0.0) as u64,
-                            config,
-                            policy: None,
-                            seconds,
-                            requests: u64::MAX,
+                            runtime: Duration::from_secs_f64(seconds),
+                            timed: false,
+                            ..Load::new(target, Load::first_cores(reactors)?)
                         },
                         outcomes: Vec::new(),
                     });
@@ -87,11 +88,12 @@ fn main() {
     }
     for _ in 0..rounds {
         for line in &mut lines {
-            line.outcomes.push(measure(&line.load));
+            let outcome = measure(&line.load, &AtomicBool::new(false))?;
+            line.outcomes.push(outcome);
         }
     }
     println!(
-        "{MEMBERS} RAM members, {} KiB chunk, {rounds} rounds of {seconds} s, {config:?}",
+        "4 RAM members, {} KiB chunk, {rounds} rounds of {seconds} s, {config:?}",
         CHUNK >> 10
     );
     println!(
@@ -100,10 +102,11 @@ fn main() {
     for line in lines {
         show(&line);
     }
+    Ok(())
 }
 
 fn show(line: &Line) {
-    let mib = f64::from(line.load.bytes) / f64::from(1 << 20);
+    let mib = line.load.request.0 as f64 / f64::from(1 << 20);
     let mut rates: Vec<f64> = line.outcomes.iter().map(|o| o.rate * mib).collect();
     rates.sort_by(f64::total_cmp);
     let mut sum = Counters::default();
@@ -112,7 +115,7 @@ fn show(line: &Line) {
     }
     let host: f64 = line.outcomes.iter().map(|o| o.requests as f64 * mib).sum();
     let rounds = (sum.full_writes + sum.reconstruct_writes + sum.modify_writes).max(1);
-    let page = f64::from(line.load.config.stripe_bytes) / f64::from(1 << 20);
+    let page = f64::from(line.load.target.config.stripe_bytes) / f64::from(1 << 20);
     let written = (sum.member_pages - sum.pages_read) as f64 * page;
     println!(
         "{} | {:6.0} ({:.0}, {:.0}) | {:.1} | {:.3} | {:.1} | {:.1}",

@@ -9,10 +9,12 @@
 //! to the first of them. `--delay 50` has members take so many microseconds for a request,
 //! `--cores 2` deals the rows out to so many owners, `--only random` leaves out other works.
 
-mod driver;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use driver::{Load, MEMBER_BYTES, MEMBERS, WRITE, measure};
-use stripewise::bdev::Op;
+use stripewise::bench::{BenchError, Load, Target, measure};
+use stripewise::loadgen::quantity::Bytes;
+use stripewise::loadgen::workload::Pattern::{self, RandRead, RandWrite, Write};
 use stripewise::md::NewPolicy;
 use stripewise::raid::VolumeConfig;
 
@@ -22,84 +24,65 @@ const CHUNK: u32 = 64 << 10;
 #[derive(Clone, Copy, Debug)]
 struct Work {
     name: &'static str,
-    op: Op,
-    bytes: u32,
+    pattern: Pattern,
+    kib: u64,
     depth: u32,
-    random: bool,
     /// On a bare RAM member instead of the volume.
     raw: bool,
 }
 
-const fn work(name: &'static str, op: Op, bytes: u32, depth: u32, random: bool) -> Work {
+const fn work(name: &'static str, pattern: Pattern, kib: u64, depth: u32) -> Work {
     Work {
         name,
-        op,
-        bytes,
+        pattern,
+        kib,
         depth,
-        random,
         raw: false,
     }
 }
 
+const fn bare(name: &'static str, pattern: Pattern) -> Work {
+    Work {
+        raw: true,
+        ..work(name, pattern, 4, 32)
+    }
+}
+
 const WORKS: &[Work] = &[
-    work("4 KiB random write, depth 1", WRITE, 4096, 1, true),
-    work("4 KiB random write, depth 32", WRITE, 4096, 32, true),
-    work("4 KiB random write, depth 128", WRITE, 4096, 128, true),
-    work("4 KiB random read, depth 1", Op::Read, 4096, 1, true),
-    work("4 KiB random read, depth 32", Op::Read, 4096, 32, true),
-    work("4 KiB random read, depth 128", Op::Read, 4096, 128, true),
-    work("4 KiB sequential write, depth 32", WRITE, 4096, 32, false),
-    work(
-        "192 KiB full-stripe write, depth 1",
-        WRITE,
-        192 << 10,
-        1,
-        false,
-    ),
-    work(
-        "192 KiB full-stripe write, depth 16",
-        WRITE,
-        192 << 10,
-        16,
-        false,
-    ),
-    Work {
-        raw: true,
-        ..work(
-            "bare member: 4 KiB random read, depth 32",
-            Op::Read,
-            4096,
-            32,
-            true,
-        )
-    },
-    Work {
-        raw: true,
-        ..work(
-            "bare member: 4 KiB random write, depth 32",
-            WRITE,
-            4096,
-            32,
-            true,
-        )
-    },
+    work("4 KiB random write, depth 1", RandWrite, 4, 1),
+    work("4 KiB random write, depth 32", RandWrite, 4, 32),
+    work("4 KiB random write, depth 128", RandWrite, 4, 128),
+    work("4 KiB random read, depth 1", RandRead, 4, 1),
+    work("4 KiB random read, depth 32", RandRead, 4, 32),
+    work("4 KiB random read, depth 128", RandRead, 4, 128),
+    work("4 KiB sequential write, depth 32", Write, 4, 32),
+    work("192 KiB full-stripe write, depth 1", Write, 192, 1),
+    work("192 KiB full-stripe write, depth 16", Write, 192, 16),
+    bare("bare member: 4 KiB random read, depth 32", RandRead),
+    bare("bare member: 4 KiB random write, depth 32", RandWrite),
 ];
 
 impl Work {
-    fn load(&self, policy: Policy, run: &Run) -> Load {
-        Load {
-            op: self.op,
-            bytes: self.bytes,
-            depth: self.depth,
-            random: self.random,
+    /// The load comes in at the first core, and latencies are not taken: instructions are counted
+    /// of this.
+    fn load(&self, policy: Policy, run: &Run) -> Result<Load, BenchError> {
+        let target = Target {
             raw: self.raw,
-            reactors: run.cores,
             delay_us: run.delay_us,
-            config: VolumeConfig::new("bench", CHUNK),
             policy: policy.1,
-            seconds: run.seconds,
-            requests: run.requests,
-        }
+            ..Target::new(VolumeConfig::new("bench", CHUNK))
+        };
+        Ok(Load {
+            drivers: 1,
+            pattern: self.pattern,
+            request: Bytes(self.kib << 10),
+            depth: self.depth,
+            runtime: Duration::from_secs_f64(run.seconds),
+            io_limit: run.requests,
+            timed: false,
+            counted: false,
+            ..Load::new(target, Load::first_cores(run.cores)?)
+        })
     }
 }
 
@@ -117,7 +100,7 @@ const POLICIES: [Policy; 4] = [
 #[derive(Clone, Copy, Debug)]
 struct Run {
     seconds: f64,
-    requests: u64,
+    requests: Option<u64>,
     delay_us: u64,
     cores: usize,
 }
@@ -142,7 +125,7 @@ impl Line {
     }
 }
 
-fn main() {
+fn main() -> Result<(), BenchError> {
     let text = |name: &str| std::env::args().skip_while(|a| a != name).nth(1);
     let value = |name: &str, default: f64| -> f64 {
         text(name).and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -153,8 +136,8 @@ fn main() {
         seconds: if once { 0.01 } else { value("--seconds", 1.0) },
         // A fixed number of requests, for counting instructions.
         requests: match value("--requests", 0.0) as u64 {
-            0 => u64::MAX,
-            count => count,
+            0 => None,
+            count => Some(count),
         },
         delay_us: value("--delay", 0.0) as u64,
         cores: value("--cores", 1.0) as usize,
@@ -185,10 +168,12 @@ fn main() {
             rates: Vec::new(),
         }));
     }
+    let target = Target::new(VolumeConfig::new("bench", CHUNK));
     println!(
-        "{MEMBERS} RAM members of {} MiB, {} KiB chunk, cores: {}, delay: {} us, \
+        "{} RAM members of {} MiB, {} KiB chunk, cores: {}, delay: {} us, \
          {rounds} rounds of {} s",
-        MEMBER_BYTES >> 20,
+        target.members,
+        target.member_bytes >> 20,
         CHUNK >> 10,
         run.cores,
         run.delay_us,
@@ -200,14 +185,15 @@ fn main() {
     );
     for _ in 0..rounds {
         for line in &mut lines {
-            let load = line.work.load(line.policy, &run);
-            line.rates.push(measure(&load).rate);
+            let load = line.work.load(line.policy, &run)?;
+            line.rates
+                .push(measure(&load, &AtomicBool::new(false))?.rate);
         }
     }
     let mut first = f64::NAN;
     for line in &mut lines {
         let [median, least, most] = line.result();
-        let mib = median * f64::from(line.work.bytes) / f64::from(1 << 20);
+        let mib = median * line.work.kib as f64 / 1024.0;
         if line.policy.0 == policies[0].0 {
             first = median;
         }
@@ -218,4 +204,5 @@ fn main() {
             median / first
         );
     }
+    Ok(())
 }

@@ -4,9 +4,11 @@
 
 mod answers;
 mod banner;
+mod bench;
 mod client;
 mod exporter;
 mod generate;
+mod load;
 mod log;
 mod md;
 mod perf;
@@ -46,6 +48,8 @@ enum Command {
     Generate(generate::Args),
     /// Load an NVMe/TCP target and measure it, or verify what it keeps.
     Perf(Box<perf::Args>),
+    /// Measure the engine on RAM members, without a network.
+    Bench(Box<bench::Args>),
 }
 
 /// Does what the arguments of the process say. The code is 2 where they are wrong, 1 where what
@@ -62,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Generate(args) => args.run().map(success).map_err(|e| e.to_string()),
         Command::Perf(args) => args.run().map_err(|e| e.to_string()),
+        Command::Bench(args) => args.run().map_err(|e| e.to_string()),
     };
     match done {
         Ok(code) => code,

@@ -1,28 +1,23 @@
 //! `stripewise perf`: a polled NVMe/TCP load generator that can prove what it wrote.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::ArgAction;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use uuid::Uuid;
 
+use super::load::{FAILED, LoadArgs, seconds, stop_on_signals};
 use crate::initiator::ControllerSettings;
 use crate::loadgen::quantity::{Bytes, BytesRange};
 use crate::loadgen::report::{Ending, Report};
 use crate::loadgen::run::Progress;
-use crate::loadgen::workload::Pattern;
 use crate::loadgen::{Event, Job, OnDisconnect, Run, RunError, Verify};
 use crate::nvme::Nqn;
 use crate::nvme::nqn::NqnError;
 
-/// Exit code where I/O failed.
-const FAILED: u8 = 3;
 /// Exit code where a block does not hold what was acknowledged.
 const WRONG: u8 = 4;
 /// Exit code where the target went away for good.
@@ -61,12 +56,8 @@ pub struct Args {
     #[arg(long, value_name = "NQN")]
     hostnqn: Option<String>,
 
-    /// What to do: read, write, randread, randwrite, rw, randrw.
-    #[arg(long, value_name = "WORKLOAD", default_value = "randread")]
-    rw: Pattern,
-    /// Size of a request.
-    #[arg(long, value_name = "SIZE", default_value = "4k")]
-    bs: Bytes,
+    #[command(flatten)]
+    load: LoadArgs,
     /// Sizes of requests, in multiples of the smallest.
     #[arg(long, value_name = "SIZE-SIZE", conflicts_with = "bs")]
     bsrange: Option<BytesRange>,
@@ -76,30 +67,12 @@ pub struct Args {
     /// I/O queues.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     queues: u16,
-    /// Seconds to run; fractions are allowed.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    runtime: Duration,
-    /// Seconds to run before the counting starts.
-    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
-    ramp: Duration,
-    /// Stop after this many requests, if that is sooner.
-    #[arg(long, value_name = "N")]
-    io_limit: Option<u64>,
-    /// Share of reads in percent, for rw and randrw.
-    #[arg(long, value_name = "PERCENT", default_value_t = 70, value_parser = clap::value_parser!(u8).range(..=100))]
-    rwmixread: u8,
-    /// Requests a second at most.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    rate: Option<u64>,
     /// Where on the namespace to begin.
     #[arg(long, value_name = "SIZE")]
     offset: Option<Bytes>,
     /// How much of the namespace to use.
     #[arg(long, value_name = "SIZE")]
     size: Option<Bytes>,
-    /// Seed of the sequence of requests.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
     /// Flush after every N writes.
     #[arg(long, value_name = "N", default_value_t = 0)]
     flush_every: u64,
@@ -145,9 +118,6 @@ pub struct Args {
     /// Core to run on, as a bit mask with one bit: 0x2 is core 1.
     #[arg(short = 'm', long, value_name = "MASK", value_parser = core_of_mask)]
     core_mask: Option<usize>,
-    /// Print the result as JSON, in bdevperf's shape.
-    #[arg(long)]
-    json: bool,
     /// No progress line.
     #[arg(short, long)]
     quiet: bool,
@@ -210,12 +180,7 @@ impl Args {
         printer.tell(&mut run);
         printer.end();
         let report = run.report();
-        if self.json {
-            let text = serde_json::to_string_pretty(&report.json());
-            print(&(text.expect("a value is always JSON") + "\n"));
-        } else {
-            print(&report.table());
-        }
+        self.load.print(|| report.table(), || report.json());
         Ok(exit_code(&report))
     }
 
@@ -232,8 +197,8 @@ impl Args {
             (false, false) => Verify::Off,
         };
         let one_size = BytesRange {
-            min: self.bs,
-            max: self.bs,
+            min: self.load.bs,
+            max: self.load.bs,
         };
         Ok(Job {
             address: resolve(&self.traddr, self.trsvcid)?,
@@ -253,18 +218,19 @@ impl Args {
                 namespace: Some(self.nsid),
             },
             depth: self.iodepth,
-            pattern: self.rw,
-            read_percent: self.rwmixread,
+            pattern: self.load.rw,
+            read_percent: self.load.rwmixread,
             request: self.bsrange.unwrap_or(one_size),
             offset: self.offset,
             size: self.size,
-            seed: self.seed,
+            distribution: self.load.random,
+            seed: self.load.seed,
             flush_every: self.flush_every,
             fua: self.fua,
-            rate: self.rate,
-            runtime: self.runtime,
-            ramp: self.ramp,
-            io_limit: self.io_limit,
+            rate: self.load.rate,
+            runtime: self.load.runtime,
+            ramp: self.load.ramp,
+            io_limit: self.load.io_limit,
             verify,
             state: self.state.clone(),
             on_disconnect: on_disconnect(&self.on_disconnect)?,
@@ -298,16 +264,6 @@ fn on_disconnect(words: &[String]) -> Result<OnDisconnect, PerfError> {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a number of seconds");
-    let number: f64 = text.parse().map_err(|_| wrong())?;
-    // Ten years: longer is as good as for ever, and clocks still add up.
-    let sensible = (0.0..=3.2e8).contains(&number);
-    sensible
-        .then(|| Duration::from_secs_f64(number))
-        .ok_or_else(wrong)
-}
-
 fn core_of_mask(text: &str) -> Result<usize, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     match u128::from_str_radix(digits, 16) {
@@ -315,17 +271,6 @@ fn core_of_mask(text: &str) -> Result<usize, String> {
         Ok(_) => Err("one thread drives all queues: give a mask of one core".to_owned()),
         Err(_) => Err(format!("{text:?} is not a hexadecimal mask such as 0x2")),
     }
-}
-
-/// Set by the first SIGINT or SIGTERM; the second one ends the process at once.
-fn stop_on_signals() -> io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        let second = stop.clone();
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, second)?;
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
-    Ok(stop)
 }
 
 fn exit_code(report: &Report) -> ExitCode {
@@ -339,11 +284,6 @@ fn exit_code(report: &Report) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
-}
-
-/// A reader that has left is no failure of the run.
-fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 /// What goes to stderr while the run goes on.
@@ -460,6 +400,7 @@ impl Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loadgen::workload::Pattern;
     use clap::Parser;
 
     #[derive(Debug, Parser)]

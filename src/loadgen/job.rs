@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::distribution::Distribution;
 use super::quantity::{Bytes, BytesRange};
 use super::workload::Pattern;
 use crate::initiator::ControllerSettings;
@@ -27,6 +28,8 @@ pub struct Job {
     pub offset: Option<Bytes>,
     /// How large it is.
     pub size: Option<Bytes>,
+    /// Where in it, if addresses are random.
+    pub distribution: Distribution,
     /// Seed of the sequence of requests.
     pub seed: u64,
     /// A flush after this many writes; 0 for none.

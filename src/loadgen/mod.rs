@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod association;
+pub(crate) mod cpu;
+pub mod distribution;
 pub mod fault;
 pub mod job;
 pub mod model;
-mod pace;
+pub(crate) mod pace;
 pub mod pattern;
 pub mod plan;
 pub mod quantity;

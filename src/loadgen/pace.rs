@@ -7,7 +7,7 @@ const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// A schedule of requests at even distances.
 #[derive(Clone, Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     interval: Duration,
     next: Instant,
 }

@@ -104,6 +104,7 @@ impl Plan {
             min_blocks: self.min_blocks,
             max_blocks: self.max_blocks,
             region: self.region,
+            distribution: job.distribution,
             flush_every: job.flush_every,
             seed: job.seed,
         }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::fault::FaultKind;
 use super::tally::{Findings, Lane, Tally};
+use crate::reactor::CoreMask;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +36,19 @@ impl Ending {
 pub struct Report {
     /// Whom it ran against.
     pub job: String,
-    /// Bit mask of the core that it was pinned to; 0 where it was not.
-    pub core_mask: u128,
+    /// The cores that it was pinned to, if it was.
+    pub cores: Option<CoreMask>,
     /// The workload's name.
     pub workload: String,
     /// Share of reads in percent, where the workload is mixed.
     pub read_percent: Option<u8>,
+    /// Where random requests went, if not evenly everywhere.
+    pub distribution: Option<String>,
     /// How it ended.
     pub ending: Ending,
     /// Outstanding requests of each queue.
     pub queue_depth: u32,
-    /// I/O queues.
+    /// I/O queues; in one process, cores that make requests.
     pub queues: u16,
     /// Smallest and largest request in bytes.
     pub io_size: (u64, u64),
@@ -55,8 +58,10 @@ pub struct Report {
     pub tally: Tally,
     /// What verification found, where it was asked for.
     pub findings: Option<Findings>,
-    /// How often the connection was made anew.
-    pub reconnects: u64,
+    /// Time that the threads of the run were given by their cores.
+    pub cpu: Duration,
+    /// How often the connection was made anew, where there is one.
+    pub reconnects: Option<u64>,
 }
 
 impl Report {
@@ -68,6 +73,14 @@ impl Report {
     /// Mebibytes a second.
     pub fn mibps(&self, bytes: u64) -> f64 {
         per_second(bytes as f64 / f64::from(1 << 20), self.runtime)
+    }
+
+    /// Microseconds of a core for each I/O; 0 without any I/O.
+    pub fn cpu_us(&self) -> f64 {
+        match self.tally.count() {
+            0 => 0.0,
+            count => self.cpu.as_secs_f64() * 1e6 / count as f64,
+        }
     }
 
     /// The table for people, with a newline behind each line.
@@ -89,16 +102,22 @@ impl Report {
         if read.count() > 0 && write.count() > 0 || self.tally.count() == 0 {
             self.row(&mut text, "total", &self.tally.total());
         }
-        let _ = writeln!(
+        let _ = write!(
             text,
-            "{} after {:.2} s: {} I/Os, {} failed, {} of them timed out, {} reconnects",
+            "{} after {:.2} s: {} I/Os, {} failed",
             self.ending.name(),
             self.runtime.as_secs_f64(),
             self.tally.count(),
             self.tally.failed,
-            self.tally.timed_out,
-            self.reconnects,
         );
+        if let Some(reconnects) = self.reconnects {
+            let timed_out = self.tally.timed_out;
+            let _ = write!(
+                text,
+                ", {timed_out} of them timed out, {reconnects} reconnects"
+            );
+        }
+        let _ = writeln!(text, "; CPU {:.2} us per I/O", self.cpu_us());
         if let Some(findings) = &self.findings {
             let _ = writeln!(
                 text,
@@ -141,10 +160,14 @@ impl Report {
             fields.insert(key.to_owned(), value);
         };
         set("job", json!(self.job));
-        set("core_mask", json!(format!("{:#x}", self.core_mask)));
+        let mask = self.cores.as_ref().map(CoreMask::to_string);
+        set("core_mask", json!(mask.unwrap_or_else(|| "0x0".to_owned())));
         set("workload", json!(self.workload));
         if let Some(percent) = self.read_percent {
             set("percentage", json!(percent));
+        }
+        if let Some(distribution) = &self.distribution {
+            set("random", json!(distribution));
         }
         set("status", json!(self.ending.name()));
         set("queue_depth", json!(self.queue_depth));
@@ -156,7 +179,10 @@ impl Report {
         set("runtime", json!(self.runtime.as_secs_f64()));
         set("io_failed", json!(self.tally.failed));
         set("io_timeout", json!(self.tally.timed_out));
-        set("reconnects", json!(self.reconnects));
+        if let Some(reconnects) = self.reconnects {
+            set("reconnects", json!(reconnects));
+        }
+        set("cpu_us_per_io", json!(self.cpu_us()));
         set("read", self.lane_json(&self.tally.read));
         set("write", self.lane_json(&self.tally.write));
         set("flush", self.lane_json(&self.tally.flush));
@@ -176,7 +202,8 @@ impl Report {
             });
             set("verify", verify);
         }
-        json!({ "results": [result], "core_count": 1 })
+        let cores = self.cores.as_ref().map_or(1, CoreMask::count);
+        json!({ "results": [result], "core_count": cores })
     }
 
     fn lane_json(&self, lane: &Lane) -> Value {
@@ -224,9 +251,10 @@ mod tests {
         tally.record(Direction::Flush, 0, Duration::from_micros(9));
         Report {
             job: "nqn.2014-08.org.example:a ns 1".to_owned(),
-            core_mask: 0b10,
+            cores: Some(CoreMask::of([1]).unwrap()),
             workload: "randrw".to_owned(),
             read_percent: Some(70),
+            distribution: None,
             ending: Ending::Finished,
             queue_depth: 32,
             queues: 1,
@@ -234,7 +262,8 @@ mod tests {
             runtime: Duration::from_secs(2),
             tally,
             findings: None,
-            reconnects: 0,
+            cpu: Duration::from_millis(10),
+            reconnects: Some(0),
         }
     }
 
@@ -278,6 +307,8 @@ mod tests {
         assert!(close(&result["read"]["p99_latency_us"], 400.0));
         assert_eq!(result["write"]["iops"], 0.5);
         assert_eq!(result["flush"]["ios"], 1);
+        // 10 ms of a core for five of them.
+        assert_eq!(result["cpu_us_per_io"], 2000.0);
     }
 
     #[test]
@@ -308,6 +339,10 @@ mod tests {
             first_words,
             ["IOPS", "read", "write", "flush", "total", "finished"]
         );
+        assert!(
+            table.ends_with("0 reconnects; CPU 2000.00 us per I/O\n"),
+            "{table}"
+        );
         let read: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(read[1..3], ["2", "0.01"]);
     }
@@ -321,5 +356,19 @@ mod tests {
         assert_eq!(json["results"][0]["iops"], 0.0);
         assert_eq!(json["results"][0]["avg_latency_us"], 0.0);
         assert!(!report.table().contains("NaN"));
+    }
+
+    #[test]
+    fn a_run_without_a_connection_has_none_to_make_anew() {
+        let mut report = report();
+        report.reconnects = None;
+        report.distribution = Some("zipf:1.1".to_owned());
+        report.cores = Some(CoreMask::of([0, 1]).unwrap());
+        assert!(!report.table().contains("reconnects"));
+        let json = report.json();
+        assert_eq!(json["core_count"], 2);
+        assert_eq!(json["results"][0]["core_mask"], "0x3");
+        assert_eq!(json["results"][0]["random"], "zipf:1.1");
+        assert!(json["results"][0]["reconnects"].is_null());
     }
 }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::association::{Association, AssociationError};
+use super::cpu::cpu_time;
+use super::distribution::Distribution;
 use super::fault::Fault;
 use super::job::{Job, OnDisconnect, Verify};
 use super::model::{Model, ModelError};
@@ -21,6 +23,7 @@ use super::workload::{Step, Workload, WorkloadError};
 use crate::initiator::{CommandError, Done, Namespace, Payload};
 use crate::memory::PoolError;
 use crate::nvme::io::{BlockRange, IoCommand};
+use crate::reactor::CoreMask;
 
 /// Events kept until they are taken; more of them are only counted.
 const MOST_EVENTS: usize = 1000;
@@ -147,6 +150,8 @@ pub struct Run {
     /// Whether completions count, and since when.
     counting: Option<Instant>,
     runtime: Duration,
+    /// When the counting started, on the clock of this thread; then how much it was given.
+    cpu: Duration,
     findings: Findings,
     ending: Ending,
     reconnects: u64,
@@ -192,6 +197,7 @@ impl Run {
             tally: Tally::default(),
             counting: None,
             runtime: Duration::ZERO,
+            cpu: Duration::ZERO,
             findings: Findings::default(),
             ending: Ending::Finished,
             reconnects: 0,
@@ -206,6 +212,7 @@ impl Run {
                 next: run.plan.region.first,
             };
             run.counting = Some(now);
+            run.cpu = cpu_time();
         }
         Ok(run)
     }
@@ -281,6 +288,7 @@ impl Run {
         {
             self.tally = Tally::default();
             self.counting = Some(now);
+            self.cpu = cpu_time();
             self.phase = Phase::Work {
                 until: now + self.job.runtime,
             };
@@ -313,6 +321,7 @@ impl Run {
     fn stop_counting(&mut self, now: Instant) {
         if let Some(since) = self.counting.take() {
             self.runtime = now.saturating_duration_since(since);
+            self.cpu = cpu_time().saturating_sub(self.cpu);
         }
     }
 
@@ -579,17 +588,16 @@ impl Run {
                 "{} ns {}",
                 self.job.controller.subsystem, self.plan.namespace.id
             ),
-            core_mask: self
-                .job
-                .core
-                .and_then(|c| 1u128.checked_shl(c as u32))
-                .unwrap_or(0),
+            cores: self.job.core.and_then(|core| CoreMask::of([core]).ok()),
             workload: if only {
                 "verify".to_owned()
             } else {
                 self.job.pattern.to_string()
             },
             read_percent: mixed.then_some(self.job.read_percent),
+            distribution: Some(self.job.distribution)
+                .filter(|&d| d != Distribution::Uniform && !only)
+                .map(|d| d.to_string()),
             ending: self.ending,
             queue_depth: u32::from(self.job.depth),
             queues: self.job.controller.io_queues,
@@ -597,7 +605,8 @@ impl Run {
             runtime: self.runtime,
             tally: self.tally.clone(),
             findings: self.model.is_some().then(|| self.findings.clone()),
-            reconnects: self.reconnects,
+            cpu: self.cpu,
+            reconnects: Some(self.reconnects),
         }
     }
 }

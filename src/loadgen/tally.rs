@@ -112,6 +112,15 @@ impl Tally {
         lane.latency.saturating_record(latency.as_nanos() as u64);
     }
 
+    /// Adds what another run has counted.
+    pub fn absorb(&mut self, other: &Tally) {
+        self.read.absorb(&other.read);
+        self.write.absorb(&other.write);
+        self.flush.absorb(&other.flush);
+        self.failed += other.failed;
+        self.timed_out += other.timed_out;
+    }
+
     /// Reads and writes together.
     pub fn total(&self) -> Lane {
         let mut total = self.read.clone();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::distribution::Distribution;
 use super::fault::FaultKind;
 use super::job::{Job, OnDisconnect, Verify};
 use super::quantity::{Bytes, BytesRange};
@@ -43,6 +44,7 @@ fn job(server: &FakeServer, pattern: Pattern) -> Job {
         },
         offset: None,
         size: None,
+        distribution: Distribution::Uniform,
         seed: 1,
         flush_every: 0,
         fua: false,
@@ -217,7 +219,7 @@ fn a_run_survives_a_target_that_comes_back() {
     let (run, events) = run_to_end(job);
     let report = run.report();
     assert_eq!(report.ending, Ending::Finished);
-    assert_eq!((report.reconnects, report.tally.failed), (1, 0));
+    assert_eq!((report.reconnects, report.tally.failed), (Some(1), 0));
     assert_eq!(report.findings.unwrap().fault_count(), 0);
     assert!(matches!(
         events[..],

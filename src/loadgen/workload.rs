@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::distribution::{Distribution, Zipf, spread};
 use super::random::Random;
 
 /// The mixture and order of requests.
@@ -44,7 +45,8 @@ impl Pattern {
         matches!(self, Pattern::Rw | Pattern::RandRw)
     }
 
-    fn is_random(self) -> bool {
+    /// Whether addresses are random.
+    pub fn is_random(self) -> bool {
         matches!(
             self,
             Pattern::RandRead | Pattern::RandWrite | Pattern::RandRw
@@ -101,6 +103,8 @@ pub struct Shape {
     pub max_blocks: u32,
     /// Where.
     pub region: Region,
+    /// Which places of it, where addresses are random.
+    pub distribution: Distribution,
     /// A flush after this many writes; 0 for none.
     pub flush_every: u64,
     /// The same seed gives the same sequence.
@@ -136,6 +140,16 @@ pub enum WorkloadError {
         /// Blocks of the region.
         region: u64,
     },
+    /// A distribution of addresses that are not random.
+    #[error(
+        "{distribution} says where random requests go, and {pattern} has none; choose randread, randwrite or randrw"
+    )]
+    NotRandom {
+        /// The distribution.
+        distribution: String,
+        /// The pattern.
+        pattern: Pattern,
+    },
 }
 
 /// One request to make.
@@ -164,6 +178,10 @@ pub enum Step {
 pub struct Workload {
     shape: Shape,
     random: Random,
+    /// Ranks of the region's places, unless all are alike.
+    zipf: Option<Zipf>,
+    /// Places of the region where all requests have one size.
+    places: u64,
     /// Blocks from the region's start where a sequential stream goes on.
     cursor: u64,
     writes_since_flush: u64,
@@ -188,9 +206,24 @@ impl Workload {
                 region: shape.region.blocks,
             });
         }
+        let unit = u64::from(min);
+        let zipf = match shape.distribution {
+            Distribution::Uniform => None,
+            distribution @ Distribution::Zipf(exponent) => {
+                if !shape.pattern.is_random() {
+                    return Err(WorkloadError::NotRandom {
+                        distribution: distribution.to_string(),
+                        pattern: shape.pattern,
+                    });
+                }
+                Some(Zipf::new(shape.region.blocks / unit, exponent))
+            }
+        };
         Ok(Self {
             shape,
             random: Random::new(shape.seed),
+            zipf,
+            places: shape.region.blocks / unit,
             cursor: 0,
             writes_since_flush: 0,
         })
@@ -226,14 +259,14 @@ impl Workload {
             ..
         } = self.shape;
         let unit = u64::from(min_blocks);
-        let sizes = u64::from(max_blocks / min_blocks);
-        let size = if sizes > 1 {
-            unit * (1 + self.random.below(sizes))
+        // Two sizes at least: the one size, and twice that.
+        let size = if max_blocks >= 2 * min_blocks {
+            unit * (1 + self.random.below(u64::from(max_blocks / min_blocks)))
         } else {
             unit
         };
         let offset = if pattern.is_random() {
-            unit * self.random.below((region.blocks - size) / unit + 1)
+            unit * self.random_place(size)
         } else {
             if self.cursor + size > region.blocks {
                 self.cursor = 0;
@@ -243,6 +276,23 @@ impl Workload {
             at
         };
         (region.first + offset, size as u32)
+    }
+
+    /// Where on the grid a request of `size` blocks goes to that is to go anywhere.
+    fn random_place(&mut self, size: u64) -> u64 {
+        let unit = u64::from(self.shape.min_blocks);
+        let places = match size == unit {
+            true => self.places,
+            false => (self.shape.region.blocks - size) / unit + 1,
+        };
+        match &self.zipf {
+            None => self.random.below(places),
+            // One that reaches beyond the end is moved to it.
+            Some(zipf) => {
+                let rank = zipf.draw(&mut self.random);
+                spread(rank, self.places).min(places - 1)
+            }
+        }
     }
 }
 
@@ -261,6 +311,7 @@ mod tests {
                 first: 100,
                 blocks: 30,
             },
+            distribution: Distribution::Uniform,
             flush_every: 0,
             seed: 1,
         }
@@ -302,6 +353,32 @@ mod tests {
     }
 
     #[test]
+    fn a_few_places_get_most_requests_where_zipf_says_so() {
+        let shape = Shape {
+            region: Region {
+                first: 0,
+                blocks: 8000,
+            },
+            distribution: Distribution::Zipf(1.2),
+            ..shape(Pattern::RandWrite)
+        };
+        let mut workload = Workload::new(shape).unwrap();
+        let mut seen = std::collections::BTreeMap::<u64, u32>::new();
+        for _ in 0..20_000 {
+            match workload.next_step() {
+                Step::Write { lba, .. } => *seen.entry(lba).or_default() += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut counts: Vec<u32> = seen.into_values().collect();
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        // By the definition the first ten of 1000 ranks have 0.569 of all requests; six standard
+        // deviations are 420.
+        let ten: u32 = counts[..10].iter().sum();
+        assert!((10_960..11_810).contains(&ten), "{ten}");
+    }
+
+    #[test]
     fn senseless_shapes_are_refused() {
         let refused = |change: fn(&mut Shape)| {
             let mut s = shape(Pattern::Rw);
@@ -327,6 +404,9 @@ mod tests {
                 region: 30
             }
         );
+        let error = refused(|s| s.distribution = Distribution::Zipf(1.1)).to_string();
+        assert!(error.starts_with("zipf:1.1 says where"), "{error}");
+        assert!(error.contains("rw has none"), "{error}");
         assert_eq!(
             "random".parse::<Pattern>(),
             Err(WorkloadError::UnknownPattern("random".to_owned()))
@@ -341,12 +421,17 @@ mod tests {
             min_blocks in 1..16u32,
             times in 1..8u32,
             spare in 0..100u64,
+            zipf in any::<bool>(),
             pattern in prop::sample::select(Pattern::NAMES.map(|(_, p)| p).to_vec()),
         ) {
             let max_blocks = min_blocks * times;
             let region = Region { first, blocks: u64::from(max_blocks) + spare };
+            let distribution = match zipf && pattern.is_random() {
+                true => Distribution::Zipf(0.9),
+                false => Distribution::Uniform,
+            };
             let shape = Shape {
-                pattern, read_percent: 50, min_blocks, max_blocks, region, flush_every: 0, seed,
+                pattern, read_percent: 50, min_blocks, max_blocks, region, distribution, flush_every: 0, seed,
             };
             let mut workload = Workload::new(shape).unwrap();
             for _ in 0..100 {

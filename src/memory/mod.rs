@@ -20,6 +20,7 @@ mod classes;
 mod device;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+mod free;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod mapping;
@@ -36,6 +37,7 @@ pub use arena::{Arena, ArenaError, PageKind};
 pub use buffer::{Buf, BufMut};
 pub use classes::{Class, Classes, Cuts};
 pub use device::{DeviceMemory, Window, Windows};
+pub use free::FreeMemory;
 pub use physical::PhysicalError;
 pub use pool::{Pool, PoolError};
 pub use ram::{Page, PageMut, Ram, RamError};

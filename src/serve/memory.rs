@@ -1,10 +1,8 @@
 //! How much memory to set aside, and on which pages.
 
-use std::fs;
-
 #[cfg(feature = "dpdk")]
 use crate::memory::dpdk;
-use crate::memory::{Arena, ArenaError, PageKind};
+use crate::memory::{Arena, ArenaError, FreeMemory, PageKind};
 
 /// What is set aside unless told otherwise, in MiB, where there is as much.
 const DEFAULT_MIB: u64 = 1024;
@@ -37,15 +35,6 @@ pub enum MemoryError {
     Dpdk(#[from] dpdk::DpdkError),
 }
 
-/// What the machine has free, in MiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Free {
-    /// In all kinds of pages but huge ones.
-    ordinary: u64,
-    /// In huge pages that are set aside and not used.
-    huge: u64,
-}
-
 /// Where memory comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
@@ -63,7 +52,7 @@ pub enum Source {
 /// # Errors
 /// [`MemoryError`].
 pub fn set_aside(asked: Option<u64>, source: Source) -> Result<Arena, MemoryError> {
-    let mib = choose(asked, free())?;
+    let mib = choose(asked, FreeMemory::now())?;
     let bytes = mib as usize * (1 << 20);
     let arena = match source {
         Source::Kernel => Arena::new(bytes)?,
@@ -79,7 +68,7 @@ pub fn set_aside(asked: Option<u64>, source: Source) -> Result<Arena, MemoryErro
     Ok(arena)
 }
 
-fn choose(asked: Option<u64>, free: Option<Free>) -> Result<u64, MemoryError> {
+fn choose(asked: Option<u64>, free: Option<FreeMemory>) -> Result<u64, MemoryError> {
     if let Some(asked) = asked.filter(|&mib| mib < LEAST_MIB) {
         return Err(MemoryError::TooLittle(asked));
     }
@@ -96,29 +85,12 @@ fn choose(asked: Option<u64>, free: Option<Free>) -> Result<u64, MemoryError> {
     }
 }
 
-/// What is free, `None` where `/proc` does not tell.
-fn free() -> Option<Free> {
-    parse(&fs::read_to_string("/proc/meminfo").ok()?)
-}
-
-fn parse(meminfo: &str) -> Option<Free> {
-    let field = |name: &str| -> Option<u64> {
-        let line = meminfo.lines().find_map(|l| l.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse().ok()
-    };
-    let huge = || Some(field("HugePages_Free:")? * field("Hugepagesize:")? / 1024);
-    Some(Free {
-        ordinary: field("MemAvailable:")? / 1024,
-        huge: huge().unwrap_or(0),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn with(ordinary: u64, huge: u64) -> Option<Free> {
-        Some(Free { ordinary, huge })
+    fn with(ordinary: u64, huge: u64) -> Option<FreeMemory> {
+        Some(FreeMemory { ordinary, huge })
     }
 
     #[test]
@@ -147,14 +119,5 @@ mod tests {
         );
         let error = choose(Some(1), with(1000, 0)).unwrap_err().to_string();
         assert!(error.contains("64 at least"), "{error}");
-    }
-
-    #[test]
-    fn the_kernels_table_is_read() {
-        let text = "MemTotal:  2048 kB\nMemAvailable:    1048576 kB\nHugePages_Total:  9\n\
-                    HugePages_Free:        3\nHugepagesize:       2048 kB\n";
-        assert_eq!(parse(text), with(1024, 6));
-        assert_eq!(parse("MemAvailable: 2048 kB\n"), with(2, 0));
-        assert_eq!(parse(""), None);
     }
 }
