@@ -1,0 +1,51 @@
+"""An unmodified fio on our target, through the engine of perf/fio-engine and with the jobs of perf/fio; where the two are there."""
+
+import json
+import os
+import re
+import shutil
+
+from .array import ARRAY, NQN
+from .machine import ROOT
+from .process import output, pinned, shown
+from .sample import of_fio
+
+JOBS = ROOT / "perf" / "fio"
+LIBRARY = ROOT / "target" / "release" / "libstripewise_fio_engine.so"
+# Jobs by their files; the last parts of a name are depth and jobs of fio.
+SECTIONS = {
+    "random.fio": [f"{rw}-4k-qd{depth}-j1" for rw in ("randread", "randwrite") for depth in (1, 32, 128)],
+    "stream.fio": ["read-192k-qd16", "write-192k-qd16", "read-1m-qd16", "write-1m-qd16", "write-4k-qd32"],
+}
+QUICK = {"randread-4k-qd32-j1", "write-192k-qd16"}
+
+
+def absent():
+    """Why fio can't be used, or None."""
+    if not shutil.which("fio"):
+        return "fio is not installed"
+    if not JOBS.is_dir() or not LIBRARY.exists():
+        return "its engine is not built: perf/fio-engine/build"
+    return None
+
+
+def work_of(section):
+    """randread-4k-qd32-j4 is randread-4k-qd32x4."""
+    return re.sub(r"-j(\d+)$", lambda jobs: "" if jobs[1] == "1" else f"x{jobs[1]}", section)
+
+
+def measured(run, port):
+    """Subject, work, sample and command of each job, on the array at this port."""
+    where = f"trtype=TCP adrfam=IPv4 traddr=127.0.0.1 trsvcid={port} subnqn={NQN} ns={ARRAY}"
+    where = where.replace(NQN, NQN.replace(":", "\\:"))
+    settings = {"ENGINE": f"external:{LIBRARY}", "TARGET": where, "RUNTIME": str(max(1, round(run.seconds)))}
+    for file, sections in SECTIONS.items():
+        for section in sections:
+            if run.quick and section not in QUICK:
+                continue
+            command = pinned(run.load_core, ["fio", "--output-format=json", f"--section={section}", file])
+            printed = output(command, 2 + 2 * run.seconds, cwd=JOBS, env={**os.environ, **settings})
+            # fio may say something before its result.
+            sample = of_fio(json.loads(printed[printed.index("{") :]))
+            line = " ".join(f"{name}='{value}'" for name, value in settings.items())
+            yield "fio", work_of(section), sample, f"{line} {shown(command)}"

@@ -1,0 +1,82 @@
+"""A target over loopback: Stripewise's, SPDK's, or one that is somewhere already; driven by `stripewise perf`."""
+
+import json
+from dataclasses import replace
+
+from . import fio
+from . import work as works
+from .array import ARRAY, NQN, PLAIN, configuration
+from .process import Server, free_port, output, pinned, shown
+from .sample import of_stripewise
+
+
+class Target:
+    """Starts a target in each round, writes its namespaces once, measures, and ends it."""
+
+    def __init__(self, run, name, level, serve, tables):
+        """`serve` makes the command from the path of a configuration and the path of an RPC socket. `tables` are the
+        works by namespace."""
+        self.run, self.name, self.level, self.serve, self.tables = run, name, level, serve, tables
+        self.with_fio = False
+
+    def round(self):
+        """Subject, work, sample and command of each measurement of a round."""
+        port = free_port()
+        config = self.run.scratch / f"{self.level}.json"
+        config.write_text(json.dumps(configuration(self.level, port)))
+        command = self.serve(config, self.run.scratch / "rpc.sock")
+        log = self.run.out / f"{self.name.replace(' ', '-')}.log"
+        with Server(pinned(self.run.target_core, command), log) as server:
+            server.wait_for_port(port)
+            for namespace, table in self.tables.items():
+                self._warm(port, namespace)
+                subject = self.name if namespace == ARRAY else f"{self.name}+malloc"
+                peak = {}
+                for work in works.chosen(table, self.run.quick):
+                    sample, line = self._measure(server, port, namespace, work, peak)
+                    peak[work] = sample["iops"]
+                    yield subject, work.name, sample, f"{shown(command)} ; {line}"
+            if self.with_fio:
+                yield from fio.measured(self.run, port)
+
+    def _measure(self, server, port, namespace, work, peak):
+        options = [*work.options(self.run.seconds), "--queues", work.queues]
+        whole = replace(work, share=1.0)
+        if work.share < 1.0:
+            options += ["--rate", max(1, int(work.share * peak.get(whole, 1000)))]
+        command = self._perf(port, namespace, options)
+        before = server.cpu_seconds()
+        printed = json.loads(output(command, self.run.seconds))
+        cpu = server.cpu_seconds() - before
+        sample = of_stripewise(printed)
+        # The ramp has cost the target something, too.
+        share = printed["results"][0]["runtime"] / (printed["results"][0]["runtime"] + _ramp(options))
+        sample["host_cpu_us"] = sample.pop("cpu_us")
+        sample["cpu_us"] = cpu * share * 1e6 / max(1, printed["results"][0]["ios"])
+        return sample, shown(command)
+
+    def _warm(self, port, namespace):
+        size = ["--rw", "write", "--bs", "128k", "--iodepth", "8", "--runtime", "60"]
+        # 768 MiB or less: memory that was never touched would have to be given by the kernel first.
+        output(self._perf(port, namespace, [*size, "--io-limit", "6144"]), 60)
+
+    def _perf(self, port, namespace, options):
+        where = ["--traddr", "127.0.0.1", "--trsvcid", port, "--subnqn", NQN, "--nsid", namespace, "--quiet"]
+        return pinned(self.run.load_core, [self.run.binary, "perf", *where, *options])
+
+
+def _ramp(options):
+    return float(options[options.index("--ramp") + 1])
+
+
+def ours(run):
+    """Stripewise's own target."""
+
+    def serve(config, socket):
+        return [run.binary, "serve", "-c", config, "-r", socket, "-m", f"[{run.target_core}]", "--idle", "busy"]
+
+    target = Target(run, "target", "raid5", serve, {ARRAY: works.TARGET, PLAIN: works.TARGET_MALLOC})
+    target.with_fio = not fio.absent()
+    if not target.with_fio:
+        run.results.absent["fio"] = fio.absent()
+    return target
