@@ -2,6 +2,7 @@
 
 NQN = "nqn.2026-11.io.stripewise:perf"
 MEMBERS, MIB, BLOCK, STRIP_KIB = 4, 256, 4096, 64
+ROW_KIB = (MEMBERS - 1) * STRIP_KIB
 ARRAY, PLAIN = 1, 2  # namespaces
 
 
@@ -25,7 +26,8 @@ def nvmf_calls(port):
         for name, nsid in (("array", ARRAY), ("plain", PLAIN))
     ]
     return [
-        ("nvmf_create_transport", {"trtype": "TCP", "max_queue_depth": 256}),
+        # Requests of a whole row of 192 KiB, which raid5f insists on, and more.
+        ("nvmf_create_transport", {"trtype": "TCP", "max_queue_depth": 256, "max_io_size": 1 << 20}),
         ("nvmf_create_subsystem", {"nqn": NQN, "serial_number": "PERF", "allow_any_host": True}),
         *namespaces,
         ("nvmf_subsystem_add_listener", {"nqn": NQN, "listen_address": address}),

@@ -1,6 +1,5 @@
 """An unmodified fio on our target, through the engine of perf/fio-engine and with the jobs of perf/fio; where the two are there."""
 
-import json
 import os
 import re
 import shutil
@@ -45,7 +44,5 @@ def measured(run, port):
                 continue
             command = pinned(run.load_core, ["fio", "--output-format=json", f"--section={section}", file])
             printed = output(command, 2 + 2 * run.seconds, cwd=JOBS, env={**os.environ, **settings})
-            # fio may say something before its result.
-            sample = of_fio(json.loads(printed[printed.index("{") :]))
             line = " ".join(f"{name}='{value}'" for name, value in settings.items())
-            yield "fio", work_of(section), sample, f"{line} {shown(command)}"
+            yield "fio", work_of(section), of_fio(printed), f"{line} {shown(command)}"

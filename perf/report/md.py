@@ -1,14 +1,13 @@
 """Linux md in a guest, by itself and behind the kernel's NVMe/TCP target: the scripts in perf/peers."""
 
-import json
-
 from .machine import ROOT
 from .process import Failed, output, shown
 from .sample import of_fio
 
 PEERS = ROOT / "perf" / "peers"
-# Names of results begin with the peer and the policy; without a policy the array is as plain as ours.
+# Names of results begin with the peer and the policy; with these, the array is as plain as ours.
 PLAIN = ("none", "resync")
+PATTERNS = ("read", "write", "rw", "randread", "randwrite", "randrw")
 
 
 class Peer:
@@ -30,12 +29,14 @@ class Peer:
             raise Failed(f"{shown(command)} has left no results in {out}")
         for path in files:
             subject, work = subject_and_work(path.stem)
-            yield subject, work, of_fio(json.loads(path.read_text())), shown(command)
+            yield subject, work, of_fio(path.read_text()), shown(command)
 
 
 def subject_and_work(stem):
-    """md-ppl-randwrite-4k-qd32 is randwrite-4k-qd32 of md+ppl."""
+    """md-ppl-randwrite-4k-qd32 is randwrite-4k-qd32 of md+ppl; a policy may be left out."""
     name, policy, work = stem.split("-", 2)
+    if policy.rstrip("0123456789") in PATTERNS:
+        return name, f"{policy}-{work}"
     return (name if policy in PLAIN else f"{name}+{policy}"), work
 
 

@@ -40,7 +40,7 @@ def output(command, seconds, cwd=None, env=None):
     except OSError as error:
         raise Failed(f"{shown(command)}: {error.strerror}") from error
     if done.returncode != 0:
-        raise Failed(f"{shown(command)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
+        raise Failed(f"{shown(command)} ended with {done.returncode}: {done.stderr.strip()[:500]}")
     return done.stdout
 
 
@@ -52,10 +52,11 @@ def free_port():
 
 
 class Server:
-    """A process that serves while the `with` lasts. Its output goes to `log`."""
+    """A process that serves while the `with` lasts, and no longer than this one lives. Its output goes to `log`."""
 
     def __init__(self, command, log):
-        self.command, self.log = list(map(str, command)), Path(log)
+        self.command = ["setpriv", "--pdeathsig", "KILL", *map(str, command)]
+        self.log = Path(log)
 
     def __enter__(self):
         with self.log.open("w") as log:

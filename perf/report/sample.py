@@ -1,5 +1,6 @@
 """What tools print, as samples."""
 
+import json
 import re
 
 from .process import Failed
@@ -18,8 +19,13 @@ def of_stripewise(printed):
 
 
 def of_fio(printed):
-    """The result of fio's first job, reads and writes together; percentiles of what there was more of."""
-    job = printed["jobs"][0]
+    """The first job of fio's JSON, reads and writes together; percentiles of what there was more of."""
+    # fio may say something before it.
+    start = printed.find("\n{") + 1 if "\n{" in printed else 0
+    try:
+        job = json.loads(printed[start:])["jobs"][0]
+    except (ValueError, LookupError) as error:
+        raise Failed(f"fio has printed no result: {printed[:300]!r}") from error
     if job.get("error"):
         raise Failed(f"fio's job {job['jobname']} ended with error {job['error']}")
     lanes = [job["read"], job["write"]]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from . import fio
 from . import work as works
-from .array import ARRAY, NQN, PLAIN, configuration
+from .array import ARRAY, MEMBERS, MIB, NQN, PLAIN, ROW_KIB, configuration
 from .process import Server, free_port, output, pinned, shown
 from .sample import of_stripewise
 
@@ -56,9 +56,10 @@ class Target:
         return sample, shown(command)
 
     def _warm(self, port, namespace):
-        size = ["--rw", "write", "--bs", "128k", "--iodepth", "8", "--runtime", "60"]
-        # 768 MiB or less: memory that was never touched would have to be given by the kernel first.
-        output(self._perf(port, namespace, [*size, "--io-limit", "6144"]), 60)
+        # All of it once, in whole rows: memory that was never touched would have to be given by the kernel first.
+        rows = (MEMBERS - 1) * MIB * 1024 // ROW_KIB
+        options = ["--rw", "write", "--bs", f"{ROW_KIB}k", "--iodepth", "8", "--runtime", "60", "--io-limit", rows]
+        output(self._perf(port, namespace, options), 60)
 
     def _perf(self, port, namespace, options):
         where = ["--traddr", "127.0.0.1", "--trsvcid", port, "--subnqn", NQN, "--nsid", namespace, "--quiet"]

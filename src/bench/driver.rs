@@ -138,15 +138,18 @@ impl Driver {
         }
     }
 
-    fn make(&mut self, token: u64, data: Data, now: Instant) {
+    #[inline]
+    fn make(&mut self, token: u64, mut data: Data, now: Instant) {
         let workload = self.workload.as_mut().expect("who has buffers has one");
-        let (op, lba, blocks, data) = match (workload.next_step(), data) {
-            (Step::Read { lba, blocks }, data) => (Op::Read, lba, blocks, to_read(data)),
-            (Step::Write { lba, blocks }, data) => {
-                (Op::Write { fua: false }, lba, blocks, to_write(data))
-            }
-            (Step::Flush, _) => unreachable!("the workload has no flushes"),
+        let (op, lba, blocks) = match workload.next_step() {
+            Step::Read { lba, blocks } => (Op::Read, lba, blocks),
+            Step::Write { lba, blocks } => (Op::Write { fua: false }, lba, blocks),
+            Step::Flush => unreachable!("the workload has no flushes"),
         };
+        // Only in a mixture: moving them about is not free.
+        if (op == Op::Read) != matches!(data, Data::Read(_)) {
+            data = turned(data);
+        }
         if let Some(begun) = self.begun.get_mut(token as usize) {
             *begun = now;
         }
@@ -163,6 +166,7 @@ impl Driver {
     }
 
     /// Counts a request that is done, and makes the next one.
+    #[inline]
     fn complete(&mut self, completion: Completion, now: Instant) {
         let Completion {
             token,
@@ -278,9 +282,10 @@ impl Poller for Driver {
     }
 }
 
-/// A request's buffers, to be read into.
-fn to_read(data: Data) -> Data {
+/// The buffers of a read for a write, and the other way round.
+fn turned(data: Data) -> Data {
     match data {
+        Data::Read(segments) => Data::Write(segments.into_iter().map(|s| s.freeze()).collect()),
         Data::Write(segments) => {
             let alone = |segment: Buf| {
                 let alone = segment.try_into_mut();
@@ -288,14 +293,6 @@ fn to_read(data: Data) -> Data {
             };
             Data::Read(segments.into_iter().map(alone).collect())
         }
-        data => data,
-    }
-}
-
-/// A request's buffers, to be written from.
-fn to_write(data: Data) -> Data {
-    match data {
-        Data::Read(segments) => Data::Write(segments.into_iter().map(|s| s.freeze()).collect()),
-        data => data,
+        Data::None => Data::None,
     }
 }

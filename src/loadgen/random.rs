@@ -28,6 +28,7 @@ impl Random {
     }
 
     /// 64 even bits.
+    #[inline]
     pub fn next(&mut self) -> u64 {
         let s = &mut self.state;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
@@ -45,6 +46,7 @@ impl Random {
     ///
     /// # Panics
     /// When `bound` is 0.
+    #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "there is no number below 0");
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64

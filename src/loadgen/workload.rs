@@ -46,6 +46,7 @@ impl Pattern {
     }
 
     /// Whether addresses are random.
+    #[inline]
     pub fn is_random(self) -> bool {
         matches!(
             self,
@@ -180,8 +181,10 @@ pub struct Workload {
     random: Random,
     /// Ranks of the region's places, unless all are alike.
     zipf: Option<Zipf>,
-    /// Places of the region where all requests have one size.
+    /// Places of the region, for requests of the smallest size.
     places: u64,
+    /// How many sizes requests may have.
+    sizes: u64,
     /// Blocks from the region's start where a sequential stream goes on.
     cursor: u64,
     writes_since_flush: u64,
@@ -224,22 +227,26 @@ impl Workload {
             random: Random::new(shape.seed),
             zipf,
             places: shape.region.blocks / unit,
+            sizes: u64::from(max / min),
             cursor: 0,
             writes_since_flush: 0,
         })
     }
 
     /// The next step.
+    #[inline]
     pub fn next_step(&mut self) -> Step {
-        let shape = self.shape;
-        if shape.flush_every > 0 && self.writes_since_flush >= shape.flush_every {
+        let flush_every = self.shape.flush_every;
+        if flush_every > 0 && self.writes_since_flush >= flush_every {
             self.writes_since_flush = 0;
             return Step::Flush;
         }
-        let reads = match shape.pattern {
+        let reads = match self.shape.pattern {
             Pattern::Read | Pattern::RandRead => true,
             Pattern::Write | Pattern::RandWrite => false,
-            Pattern::Rw | Pattern::RandRw => self.random.below(100) < u64::from(shape.read_percent),
+            Pattern::Rw | Pattern::RandRw => {
+                self.random.below(100) < u64::from(self.shape.read_percent)
+            }
         };
         let (lba, blocks) = self.place();
         if reads {
@@ -250,35 +257,28 @@ impl Workload {
         }
     }
 
+    #[inline]
     fn place(&mut self) -> (u64, u32) {
-        let Shape {
-            pattern,
-            min_blocks,
-            max_blocks,
-            region,
-            ..
-        } = self.shape;
-        let unit = u64::from(min_blocks);
-        // Two sizes at least: the one size, and twice that.
-        let size = if max_blocks >= 2 * min_blocks {
-            unit * (1 + self.random.below(u64::from(max_blocks / min_blocks)))
-        } else {
-            unit
+        let unit = u64::from(self.shape.min_blocks);
+        let size = match self.sizes {
+            1 => unit,
+            sizes => unit * (1 + self.random.below(sizes)),
         };
-        let offset = if pattern.is_random() {
+        let offset = if self.shape.pattern.is_random() {
             unit * self.random_place(size)
         } else {
-            if self.cursor + size > region.blocks {
+            if self.cursor + size > self.shape.region.blocks {
                 self.cursor = 0;
             }
             let at = self.cursor;
             self.cursor += size;
             at
         };
-        (region.first + offset, size as u32)
+        (self.shape.region.first + offset, size as u32)
     }
 
     /// Where on the grid a request of `size` blocks goes to that is to go anywhere.
+    #[inline]
     fn random_place(&mut self, size: u64) -> u64 {
         let unit = u64::from(self.shape.min_blocks);
         let places = match size == unit {

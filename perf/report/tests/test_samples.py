@@ -1,5 +1,6 @@
 """What tools print, read; and names of works."""
 
+import json
 import unittest
 
 from report.fio import work_of
@@ -35,13 +36,15 @@ class Tools(unittest.TestCase):
 
     def test_fio_tells_reads_and_writes_apart(self):
         printed = {"jobs": [{"jobname": "a", "error": 0, "read": lane(700, 70, 200_000), "write": lane(300, 30, 900_000)}]}
-        sample = of_fio(printed)
+        sample = of_fio("fio: a word before\n" + json.dumps(printed, indent=2))
         self.assertEqual((sample["iops"], sample["p50"], sample["p99"]), (100, 200, 2000))
         self.assertAlmostEqual(sample["mibps"], 100 * 4096 / 2**20)
         self.assertNotIn("p90", sample)
         printed["jobs"][0]["error"] = 5
         with self.assertRaisesRegex(Failed, "job a ended with error 5"):
-            of_fio(printed)
+            of_fio(json.dumps(printed))
+        with self.assertRaisesRegex(Failed, "no result"):
+            of_fio("fio: no such job")
 
     def test_stripewise_prints_as_bdevperfs_json(self):
         result = {"iops": 5.0, "mibps": 1.0, "avg_latency_us": 3.0, "io_failed": 0, "cpu_us_per_io": 2.0}
@@ -68,6 +71,7 @@ class Names(unittest.TestCase):
 
     def test_a_plain_array_of_a_peer_has_its_name_alone(self):
         self.assertEqual(subject_and_work("md-none-randwrite-4k-qd32"), ("md", "randwrite-4k-qd32"))
+        self.assertEqual(subject_and_work("nvmet-randrw70-4k-qd32"), ("nvmet", "randrw70-4k-qd32"))
         self.assertEqual(subject_and_work("nvmet-ppl-write-192k-qd8"), ("nvmet+ppl", "write-192k-qd8"))
 
     def test_jobs_of_fio_are_queues(self):
