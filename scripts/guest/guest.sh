@@ -13,6 +13,7 @@
 #   --env K=V        environment for the scripts; may be repeated
 #   --timeout S      seconds until the guest is killed (default 120)
 #   --mem SIZE       the guest's memory (default 1G)
+#   --kernel ARG     an argument of the guest's kernel (uml-run only); may be repeated
 #
 # The guest's / is the machine's own, read-only, so every installed program and
 # every file of the tree is there under its usual path. Its console is on stdout.
@@ -24,10 +25,10 @@ guest_usage() {
     exit 2
 }
 
-# guest_options "$@": sets netns guest second out timeout mem scripts disks env, and work,
+# guest_options "$@": sets netns guest second out timeout mem scripts disks env arguments, and work,
 # a folder that is removed when the script ends.
 guest_options() {
-    netns='' guest=0 second='' out='' timeout=120 mem=1G scripts=() disks=() env=()
+    netns='' guest=0 second='' out='' timeout=120 mem=1G scripts=() disks=() env=() arguments=()
     while [ $# -gt 1 ]; do
         case $1 in
         --netns) netns=$2 ;;
@@ -39,6 +40,7 @@ guest_options() {
         --env) env+=("$2") ;;
         --timeout) timeout=$2 ;;
         --mem) mem=$2 ;;
+        --kernel) arguments+=("$2") ;;
         *) guest_usage ;;
         esac
         shift 2
