@@ -30,7 +30,9 @@ peer_options() {
         shift 2
     done
     [ $# -eq 0 ] || peer_usage
-    [[ $seconds =~ ^[0-9]+$ ]] && [ "$seconds" -ge 1 ] || die "--seconds $seconds: whole seconds, at least 1"
+    [[ $seconds =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--seconds $seconds: a number is wanted"
+    # fio counts whole ones.
+    seconds=$(awk -v "s=$seconds" 'BEGIN { s = int(s + 0.5); print s < 1 ? 1 : s }')
     mkdir -p "$outdir"
     outdir=$(realpath "$outdir")
 
@@ -52,7 +54,7 @@ peer_end() {
 # peer_boot SCRIPT MIB TIMEOUT OPTION...: starts a guest with so much memory, pinned to the core. Its memory is a file on a
 # tmpfs that only it sees, and its RAM disks have 256 MiB each. Its / is the machine's own, so fio and mdadm are there.
 peer_boot() {
-    huge_before=$(huge_kib) huge=0
+    huge_before=$(huge_kib) huge=0 huge_wanted=$(($2 * 1024))
     local script=$1 mib=$2 timeout=$3 memory='mount -t tmpfs -o huge=always ram "$0" && exec "$@"'
     # A kernel without huge pages for shared memory gives ordinary ones.
     unshare --mount sh -c "$memory" "$work/ram" env "TMPDIR=$work/ram" taskset -c "$core" \
@@ -87,6 +89,8 @@ peer_wait() {
 # pages.
 peer_note() {
     local pair arguments=()
+    [ "$huge" -ge $((huge_wanted / 2)) ] ||
+        say "only $((huge / 1024)) of the guest's $((huge_wanted / 1024)) MiB were on huge pages: Linux is shown slower than it can be"
     for pair in "peer=$1" "kernel=$(cat "$work/out/kernel")" "fio=$(fio --version)" "seconds=$seconds" "guest_core=$core" \
         "guest_huge_mib=$((huge / 1024))" \
         "load_average=$(cut -d' ' -f1-3 /proc/loadavg)" "${@:2}"; do
