@@ -165,12 +165,14 @@ pub fn decode(bytes: &[u8], nqn: &Nqn) -> Result<(Content, bool), Flaw> {
             };
         };
         let crc = crc32_iscsi(&rest[4..6 + len]);
-        let is_whole = crc == record.crc.get() && PersistentEventHeader::is_event(event);
+        let is_whole = crc == record.crc.get();
         rest = &behind[len..];
         match is_whole {
-            true => content.events.push_back(event.to_vec()),
+            true if PersistentEventHeader::is_event(event) => {
+                content.events.push_back(event.to_vec());
+            }
             false if rest.is_empty() => return Ok((content, true)),
-            false => return Err(Flaw::Damaged(format!("the record at byte {at}"))),
+            _ => return Err(Flaw::Damaged(format!("the record at byte {at}"))),
         }
     }
     Ok((content, false))

@@ -95,6 +95,12 @@ fn a_torn_last_record_is_left_out_and_any_other_damage_is_told() {
         damaged(300, 1),
         Flaw::Damaged("the record at byte 284".into())
     );
+    // The checksum of what is no event may be right, and hosts must not get it.
+    let mut no_event = written();
+    no_event.events[0][22] += 1;
+    let no_event = file::decode(&file::encode(&nqn(), &no_event), &nqn());
+    let flaw = Flaw::Damaged("the record at byte 284".into());
+    assert_eq!(no_event, Err(flaw));
 }
 
 #[test]
