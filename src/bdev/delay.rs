@@ -328,6 +328,7 @@ mod tests {
             };
             user.channel.submit(request).unwrap();
         }
+        user.channel.kick();
         let start = Instant::now();
         let mut done = Vec::new();
         let mut at = |channel: &mut Box<dyn Channel>, now| -> Vec<u64> {
@@ -366,6 +367,7 @@ mod tests {
                 data,
             };
             user.channel.submit(request).unwrap();
+            user.channel.kick();
             user.channel.poll(start, &mut done);
             fast += done.drain(..).count();
         }
@@ -393,6 +395,7 @@ mod tests {
                 data: user.read_data(512),
             };
             user.channel.submit(request).unwrap();
+            user.channel.kick();
             user.channel.poll(now, &mut done);
             done.drain(..).map(|c| c.token).collect()
         };
