@@ -4,7 +4,8 @@
 //! then stores or tests the registers. What is left below a stretch goes lane by lane, and below a lane byte by byte.
 //!
 //! Everything here is `#[inline(always)]`, so that it is compiled inside the kernels' `#[target_feature]` functions, where
-//! a lane is a plain register.
+//! a lane is a plain register. Loops over lanes are plain ones: a step of an iterator is a function of its own, and one that the
+//! compiler does not inline here takes several times as long as the lane.
 
 /// Lanes held in registers while the sources are walked: enough that walking costs little, and few enough that the loads of
 /// several sources are under way at once (eight measured slower than four from nine sources on).
@@ -244,8 +245,10 @@ unsafe fn write_lanes<L: Lane, R: Rule<L>, const N: usize>(
         } else {
             gather_all::<L, N>(sources, at)
         };
-        for (i, lane) in held.into_iter().enumerate() {
-            R::store(lane, to.add(i * L::BYTES));
+        let mut i = 0;
+        while i < N {
+            R::store(held[i], to.add(i * L::BYTES));
+            i += 1;
         }
     }
 }
@@ -297,8 +300,10 @@ unsafe fn gather<L: Lane, const N: usize>(
         // SAFETY: the caller's promise.
         unsafe {
             let from = source.as_ptr().add(at);
-            for (i, lane) in held.iter_mut().enumerate() {
-                *lane = lane.xor(L::load(from.add(i * L::BYTES)));
+            let mut i = 0;
+            while i < N {
+                held[i] = held[i].xor(L::load(from.add(i * L::BYTES)));
+                i += 1;
             }
         }
     }
@@ -315,8 +320,10 @@ unsafe fn load<L: Lane, const N: usize>(from: *const u8) -> [L; N] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut held = [L::load(from); N];
-        for (i, lane) in held.iter_mut().enumerate().skip(1) {
-            *lane = L::load(from.add(i * L::BYTES));
+        let mut i = 1;
+        while i < N {
+            held[i] = L::load(from.add(i * L::BYTES));
+            i += 1;
         }
         held
     }
