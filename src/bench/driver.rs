@@ -165,36 +165,38 @@ impl Driver {
         }
     }
 
-    /// Counts a request that is done, and makes the next one.
-    #[inline]
-    fn complete(&mut self, completion: Completion, now: Instant) {
-        let Completion {
-            token,
-            status,
-            data,
-        } = completion;
-        self.share.all += 1;
-        match status {
-            Status::Ok => {
-                if matches!(self.phase, Phase::Work { .. }) {
-                    self.share.count += 1;
-                    if let Some(&begun) = self.begun.get(token as usize) {
-                        let direction = match data {
-                            Data::Read(_) => Direction::Read,
-                            _ => Direction::Write,
-                        };
-                        let (bytes, latency) = (data.len(), now - begun);
-                        self.share.tally.record(direction, bytes, latency);
-                    }
-                }
+    /// Counts the requests that are done, and makes the next ones. What is the same for all of them is
+    /// looked at once: this is the loop that instructions are counted of.
+    fn complete(&mut self, done: &mut Vec<Completion>, now: Instant) {
+        let is_counting = matches!(self.phase, Phase::Work { .. });
+        let is_timing = is_counting && !self.begun.is_empty();
+        let goes_on = self.pace.is_none() && self.is_working();
+        let (count, failed) = (done.len() as u64, self.share.tally.failed);
+        for completion in done.drain(..) {
+            if completion.status != Status::Ok {
+                self.share.tally.failed += 1;
+            } else if is_timing {
+                self.time(&completion, now);
             }
-            _ => self.share.tally.failed += 1,
+            match goes_on {
+                true => self.make(completion.token, completion.data, now),
+                false => self.idle.push((completion.token, completion.data)),
+            }
         }
-        if self.pace.is_none() && self.is_working() {
-            self.make(token, data, now);
-        } else {
-            self.idle.push((token, data));
+        self.share.all += count;
+        if is_counting {
+            self.share.count += count - (self.share.tally.failed - failed);
         }
+    }
+
+    fn time(&mut self, completion: &Completion, now: Instant) {
+        let direction = match completion.data {
+            Data::Read(_) => Direction::Read,
+            _ => Direction::Write,
+        };
+        let latency = now - self.begun[completion.token as usize];
+        let bytes = completion.data.len();
+        self.share.tally.record(direction, bytes, latency);
     }
 
     /// Hands in what the channel had no room for before.
@@ -259,9 +261,7 @@ impl Poller for Driver {
     fn poll(&mut self, turn: &Turn<'_>) -> Progress {
         let now = turn.now;
         let mut done = std::mem::take(&mut self.done);
-        for completion in done.drain(..) {
-            self.complete(completion, now);
-        }
+        self.complete(&mut done, now);
         self.done = done;
         if !self.refused.is_empty() {
             self.retry();
