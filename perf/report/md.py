@@ -11,7 +11,7 @@ PATTERNS = ("read", "write", "rw", "randread", "randwrite", "randrw")
 
 
 class Peer:
-    """`perf/peers/NAME DIR --seconds N` writes NAME-POLICY-WORK.json, each a result of fio."""
+    """`perf/peers/NAME DIR --seconds N --core N --other N` writes NAME-POLICY-WORK.json, each a result of fio."""
 
     def __init__(self, run, name):
         self.run, self.name = run, name
@@ -22,7 +22,9 @@ class Peer:
         self.rounds += 1
         out = self.run.out / self.name / str(self.rounds)
         out.mkdir(parents=True, exist_ok=True)
-        command = [PEERS / self.name, out, "--seconds", self.run.seconds]
+        # The cores of our own: what serves on one, what asks on the other.
+        cores = ["--core", self.run.target_core, "--other", self.run.load_core]
+        command = [PEERS / self.name, out, "--seconds", self.run.seconds, *cores]
         output(command, 1200)
         files = sorted(out.glob(f"{self.name}-*.json"))
         if not files:

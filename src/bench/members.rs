@@ -30,17 +30,15 @@ pub(super) fn member(
     })
 }
 
-/// Refuses more members than memory.
+/// Refuses more members than memory: members lie on huge pages where enough of them are free, on
+/// ordinary ones elsewhere.
 ///
 /// # Errors
 /// [`BenchError::Memory`].
 pub(super) fn check_memory(wanted: u64) -> Result<(), BenchError> {
     let wanted = wanted.div_ceil(1 << 20);
-    match FreeMemory::now() {
-        Some(free) if wanted > free.ordinary => Err(BenchError::Memory {
-            wanted,
-            free: free.ordinary,
-        }),
+    match FreeMemory::now().map(|free| free.ordinary + free.huge) {
+        Some(free) if wanted > free => Err(BenchError::Memory { wanted, free }),
         _ => Ok(()),
     }
 }
