@@ -113,19 +113,21 @@ def _small(results, subjects, key):
 
 
 def _comparisons(results):
-    """Works that several families have done."""
+    """Works that several families have done; cases of parity are many and small, and share a plot."""
     works = {}
     for subject in results.subjects():
         for work in results.works(subject):
             works.setdefault(work, []).append(subject)
+    groups = {}
     for work, subjects in works.items():
-        families = {plots.colour(subject) for subject in subjects}
-        if len(families) > 1:
-            has = lambda key: any(results.spread(s, work, key) for s in subjects)  # noqa: E731
-            key, unit = next((k, u) for k, u in (("iops", "IOPS"), ("gbps", "GB/s of source bytes"), ("mibps", "MiB/s")) if has(k))
-            svg = plots.bars(results, [(subject, work) for subject in subjects], key, unit, f"{work}, side by side")
-            if svg:
-                yield work, svg
+        if len({plots.colour(subject) for subject in subjects}) > 1:
+            heat = work.split("-", 1)[0]
+            title = f"Parity, {heat}" if heat in ("hot", "cold") else work
+            groups.setdefault(title, []).extend((subject, work) for subject in subjects)
+    units = (("iops", "IOPS"), ("gbps", "GB/s of source bytes"), ("mibps", "MiB/s"))
+    for title, pairs in groups.items():
+        key, unit = next((key, unit) for key, unit in units if any(results.spread(*pair, key) for pair in pairs))
+        yield title, plots.bars(results, pairs, key, unit, f"{title}, side by side")
 
 
 def _all(results):

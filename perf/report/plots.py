@@ -7,7 +7,7 @@ import matplotlib
 
 matplotlib.use("svg")
 from matplotlib import pyplot  # noqa: E402  the backend has to be chosen first
-from matplotlib.ticker import FuncFormatter, NullLocator  # noqa: E402
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator  # noqa: E402
 
 # One colour for each family of subjects, in all plots: colours that the colour-blind tell apart, too.
 FAMILIES = (("SPDK", "#009e73"), ("md", "#d55e00"), ("nvmet", "#cc79a7"), ("ISA-L", "#7f7f7f"), ("fio", "#56b4e9"),
@@ -172,6 +172,9 @@ def latencies(results, subjects):
         axis.set_yscale("log")
         axis.set(xlabel="percentile", ylabel="microseconds")
         axis.yaxis.set_major_formatter(FuncFormatter(short))
+        # Within one power of ten there may be no larger mark with a number.
+        low, high = axis.get_ylim()
+        axis.yaxis.set_minor_formatter(FuncFormatter(short) if high < 10 * low else NullFormatter())
         if number:
             axis.legend(fontsize=8)
     if is_empty:

@@ -28,7 +28,7 @@ def _each(title, against, ours, theirs, works, reach, **more):
 
 
 def _parity(heat, reach):
-    cases = [f"{heat}-{size}-{members}+1" for size in ("4k", "64k", "1m") for members in (3, 4, 7, 15)]
+    cases = [f"{heat}-{size}-{members}+1" for size in ("4k", "16k", "64k", "1m") for members in (3, 4, 7, 15)]
     return _each("parity", "ISA-L xor_gen", "parity", "ISA-L", cases, reach, family=f"parity, {heat}")
 
 
