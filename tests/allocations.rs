@@ -73,7 +73,8 @@ impl Driver {
             sent: 0,
             ended: 0,
             before: 0,
-            done: Vec::new(),
+            // All at once: how many are done in one turn is up to the machine.
+            done: Vec::with_capacity(32),
         }
     }
 
