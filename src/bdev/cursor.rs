@@ -1,6 +1,7 @@
 //! Walking the buffers of a request, whatever their cuts, in step with a medium.
 
 use crate::memory::{Buf, BufMut};
+use crate::xor;
 
 /// Fills scattered buffers in order.
 #[derive(Debug)]
@@ -76,11 +77,20 @@ impl<'a> Gather<'a> {
     }
 
     /// Fills `bytes` from the next bytes of the buffers.
-    pub(super) fn take(&mut self, mut bytes: &mut [u8]) {
+    pub(super) fn take(&mut self, bytes: &mut [u8]) {
+        self.take_by(bytes, <[u8]>::copy_from_slice);
+    }
+
+    /// The same around the caches: a copy is the XOR of one block.
+    pub(super) fn take_uncached(&mut self, bytes: &mut [u8]) {
+        self.take_by(bytes, |to, from| xor::xor_into_uncached(to, &[from]));
+    }
+
+    fn take_by(&mut self, mut bytes: &mut [u8], copy: impl Fn(&mut [u8], &[u8])) {
         while !bytes.is_empty() {
             let piece = self.piece(bytes.len());
             let (now, later) = std::mem::take(&mut bytes).split_at_mut(piece.len());
-            now.copy_from_slice(piece);
+            copy(now, piece);
             bytes = later;
         }
     }

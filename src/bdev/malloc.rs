@@ -13,6 +13,10 @@ use crate::memory::Ram;
 /// Largest request in bytes.
 const MAX_BYTES: u32 = 1 << 20;
 
+/// Writes of so many bytes go around the caches: what they overwrite has hardly been read just before, and they
+/// would push out what the core is working on.
+const UNCACHED: usize = 32 << 10;
+
 /// A RAM disk, which takes memory only for what was written. All reactors work on it at once; no
 /// 4 KiB that begin at a multiple of 4 KiB are ever torn.
 #[derive(Debug)]
@@ -105,7 +109,7 @@ impl Immediate for Disk {
     fn expect(&self, lba: u64, _blocks: u32) {
         // The rest of a long range follows by itself: the core sees that it is read in order.
         self.ram
-            .prefetch((lba as usize * self.info.block_size as usize) / Ram::PAGE);
+            .prefetch(lba as usize * self.info.block_size as usize);
     }
 
     fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data) -> Status {
@@ -118,9 +122,15 @@ impl Immediate for Disk {
                 }
             }
             (Op::Write { .. }, Data::Write(segments)) => {
+                let uncached = blocks as usize * self.info.block_size as usize >= UNCACHED;
                 let mut gather = Gather::new(segments);
                 for p in pieces {
-                    gather.take(&mut self.ram.write(p.page)[p.start..p.end]);
+                    let mut page = self.ram.write(p.page);
+                    let bytes = &mut page[p.start..p.end];
+                    match uncached {
+                        true => gather.take_uncached(bytes),
+                        false => gather.take(bytes),
+                    }
                 }
             }
             (Op::Compare, Data::Write(segments)) => {
@@ -248,7 +258,7 @@ mod tests {
     #[test]
     fn each_page_of_a_request_is_dealt_with_in_one_step() {
         let (_arena, pool) = buffers();
-        let bdev = Malloc::new("m", 512, 64, None).unwrap();
+        let bdev = Malloc::new("m", 512, 384, None).unwrap();
         let guards = |op, lba, blocks, mut data: Data| {
             let before = bdev.disk.ram.guards.load(Ordering::Relaxed);
             let status = bdev.disk.execute(op, lba, blocks, &mut data);
@@ -262,8 +272,8 @@ mod tests {
             segments[0].fill(1);
             Data::Write(segments.into_iter().map(BufMut::freeze).collect())
         };
-        // Eight blocks of 512 bytes are a page.
-        for (lba, blocks, pages) in [(0, 8, 1), (8, 16, 2), (4, 16, 3), (63, 1, 1)] {
+        // A page is 128 blocks of 512 bytes; a buffer has room for as many.
+        for (lba, blocks, pages) in [(0, 8, 1), (96, 32, 1), (112, 32, 2), (383, 1, 1)] {
             let len = blocks as usize * 512;
             let write = Op::Write { fua: false };
             assert_eq!(guards(write, lba, blocks, ones(len)), (Status::Ok, pages));

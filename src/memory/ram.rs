@@ -11,7 +11,7 @@ use crate::lock;
 /// Locks of one region; a power of two. Pages that are this many pages apart share one.
 const LOCKS: usize = 1024;
 
-/// Cache lines of a page that are fetched ahead.
+/// Cache lines that are fetched ahead.
 const PREFETCH: usize = 8;
 
 /// The region could not be had.
@@ -52,8 +52,9 @@ unsafe impl Send for Ram {}
 unsafe impl Sync for Ram {}
 
 impl Ram {
-    /// Bytes of a page, the unit of sharing.
-    pub const PAGE: usize = 4096;
+    /// Bytes of a page, the unit of sharing: so large that a chunk of a RAID row is one copy under one lock,
+    /// and so small that threads seldom meet in one.
+    pub const PAGE: usize = 64 << 10;
 
     /// Sets `bytes` aside, rounded up to whole pages.
     ///
@@ -113,10 +114,11 @@ impl Ram {
         }
     }
 
-    /// Has the core fetch the beginning of a page and its lock, without waiting for them. Panics if there
-    /// is no such page.
-    pub fn prefetch(&self, page: usize) {
-        let first = self.address(page).as_ptr();
+    /// Has the core fetch what begins at a byte, and the lock of its page, without waiting for them. Panics
+    /// if there is no such page.
+    pub fn prefetch(&self, byte: usize) {
+        let page = byte / Self::PAGE;
+        let first = self.address(page).as_ptr().wrapping_add(byte % Self::PAGE);
         prefetch::line(std::ptr::from_ref(self.lock(page)).cast());
         for line in 0..PREFETCH {
             prefetch::line(first.wrapping_add(line * 64));
@@ -189,9 +191,11 @@ impl DerefMut for PageMut<'_> {
 mod tests {
     use super::*;
 
+    const PAGE: u64 = Ram::PAGE as u64;
+
     #[test]
     fn pages_begin_as_zeros_and_keep_what_is_written() {
-        let ram = Ram::new(3 * 4096 - 1).unwrap();
+        let ram = Ram::new(3 * PAGE - 1).unwrap();
         assert_eq!(ram.pages(), 3);
         ram.write(1).fill(7);
         assert!(ram.read(0).iter().all(|&b| b == 0));
@@ -211,7 +215,7 @@ mod tests {
     /// hangs on which thread happens to run.
     #[test]
     fn a_page_that_is_read_is_closed_to_writers_only() {
-        let ram = Ram::new(2 * 4096).unwrap();
+        let ram = Ram::new(2 * PAGE).unwrap();
         let page = ram.read(1);
         assert!(ram.lock(1).try_write().is_err());
         assert!(ram.lock(1).try_read().is_ok());
@@ -222,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_page_that_is_written_is_closed_to_all() {
-        let ram = Ram::new(2 * 4096).unwrap();
+        let ram = Ram::new(2 * PAGE).unwrap();
         let page = ram.write(1);
         assert!(ram.lock(1).try_read().is_err());
         assert!(ram.lock(1).try_write().is_err());
@@ -234,7 +238,7 @@ mod tests {
     /// A thread that panicked with a page in its hands takes the page from nobody.
     #[test]
     fn a_panic_leaves_no_page_locked() {
-        let ram = Ram::new(4096).unwrap();
+        let ram = Ram::new(PAGE).unwrap();
         let writer = || {
             let _page = ram.write(0);
             panic!("on purpose");
@@ -248,6 +252,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "page 1 of 1")]
     fn a_page_that_does_not_exist_is_a_bug() {
-        let _ = Ram::new(4096).unwrap().read(1);
+        let _ = Ram::new(PAGE).unwrap().read(1);
     }
 }
