@@ -1,6 +1,8 @@
 """The engine: `stripewise bench`."""
 
 import json
+from contextlib import contextmanager
+from functools import partial
 
 from . import work as works
 from .process import output, pinned, shown
@@ -20,21 +22,27 @@ VARIANTS = {
 class Engine:
     """The engine and its variants, on the target's core."""
 
+    kind = name = "engine"
+
     def __init__(self, run):
         self.run = run
 
-    def round(self):
-        """Subject, work, sample and command of each measurement of a round."""
-        # A work is measured of all subjects before the next one: that is what is compared.
-        pairs = [(w, s) for s, (_, all_works) in VARIANTS.items() for w in works.chosen(all_works, self.run.quick)]
-        for work in dict.fromkeys(w for w, _ in pairs):
-            for subject in (s for w, s in pairs if w == work):
-                yield self._measure(subject, work, VARIANTS[subject][0], str(self.run.target_core))
+    @contextmanager
+    def steps(self):
+        """Works, and what measures each and gives subject, work, sample and command."""
+        core = str(self.run.target_core)
+        steps = [
+            (work.name, partial(self._measure, subject, work, options, core))
+            for subject, (options, all_works) in VARIANTS.items()
+            for work in works.chosen(all_works, self.run.quick)
+        ]
         if self.run.target_core != self.run.load_core:
             both = f"{self.run.target_core},{self.run.load_core}"
-            for work in works.chosen(works.CORES, self.run.quick):
-                yield self._measure("engine+2cores", work, [], both)
-        yield self._rebuild()
+            steps += [
+                (work.name, partial(self._measure, "engine+2cores", work, [], both))
+                for work in works.chosen(works.CORES, self.run.quick)
+            ]
+        yield [*steps, ("rebuild", self._rebuild)]
 
     def _measure(self, subject, work, options, cores):
         command = self._command(cores, [*work.options(self.run.seconds), *options])

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from functools import partial
 
 from .array import ARRAY, NQN
 from .machine import ROOT
@@ -33,16 +34,21 @@ def work_of(section):
     return re.sub(r"-j(\d+)$", lambda jobs: "" if jobs[1] == "1" else f"x{jobs[1]}", section)
 
 
-def measured(run, port):
-    """Subject, work, sample and command of each job, on the array at this port."""
+def steps(run, port):
+    """Works, and what measures each on the array at this port, and gives subject, work, sample and command."""
     where = f"trtype=TCP adrfam=IPv4 traddr=127.0.0.1 trsvcid={port} subnqn={NQN} ns={ARRAY}"
     where = where.replace(NQN, NQN.replace(":", "\\:"))
     settings = {"ENGINE": f"external:{LIBRARY}", "TARGET": where, "RUNTIME": str(max(1, round(run.seconds)))}
-    for file, sections in SECTIONS.items():
-        for section in sections:
-            if run.quick and section not in QUICK:
-                continue
-            command = pinned(run.load_core, ["fio", "--output-format=json", f"--section={section}", file])
-            printed = output(command, 2 + 2 * run.seconds, cwd=JOBS, env={**os.environ, **settings})
-            line = " ".join(f"{name}='{value}'" for name, value in settings.items())
-            yield "fio", work_of(section), of_fio(printed), f"{line} {shown(command)}"
+    return [
+        (work_of(section), partial(_measure, run, settings, file, section))
+        for file, sections in SECTIONS.items()
+        for section in sections
+        if not run.quick or section in QUICK
+    ]
+
+
+def _measure(run, settings, file, section):
+    command = pinned(run.load_core, ["fio", "--output-format=json", f"--section={section}", file])
+    printed = output(command, 2 + 2 * run.seconds, cwd=JOBS, env={**os.environ, **settings})
+    line = " ".join(f"{name}='{value}'" for name, value in settings.items())
+    return "fio", work_of(section), of_fio(printed), f"{line} {shown(command)}"

@@ -2,9 +2,11 @@
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 # What a server may take to come up, or to go, in seconds.
@@ -68,6 +70,7 @@ class Server:
 
     def __exit__(self, *_):
         self.process.terminate()
+        self.process.send_signal(signal.SIGCONT)
         try:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -93,6 +96,19 @@ class Server:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
         self.wait_for(f"listener at port {port}", listens)
+
+    def pause(self):
+        """Has it stand still, so that it takes nothing of its core."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    @contextmanager
+    def awake(self):
+        """It goes on while the `with` lasts."""
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.pause()
 
     def cpu_seconds(self):
         """What the process has been given of cores so far."""

@@ -2,7 +2,10 @@
 
 import json
 import os
+import sys
 import time
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from . import work as works
@@ -21,23 +24,32 @@ def _memory(mib):
     """Options that fit the machine: huge pages if enough of them are free."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields.get("HugePages_Free", "0")) * int(fields.get("Hugepagesize", "0 kB").split()[0]) // 1024
-    return ["-s", mib] if free >= mib else ["--no-huge", "-s", mib]
+    if free >= mib:
+        return ["-s", mib]
+    print(f"perf/run: SPDK runs on ordinary pages, and slower: {free} MiB of huge pages are free, not {mib}", file=sys.stderr)
+    return ["--no-huge", "-s", mib]
 
 
 class SpdkEngine:
     """bdevperf on raid5f, which writes whole rows only, and rebuilds in nvmf_tgt."""
 
+    kind, name = "engine", "SPDK engine"
+
     def __init__(self, run, tree):
         self.run, self.tree = run, tree
 
-    def round(self):
-        """Subject, work, sample and command of each measurement of a round."""
-        for work in works.chosen(works.SPDK_ENGINE, self.run.quick):
-            yield self._measure("SPDK engine", work, [])
+    @contextmanager
+    def steps(self):
+        """Works, and what measures each and gives subject, work, sample and command."""
         gone = [("bdev_raid_remove_base_bdev", {"name": "m1"})]
-        for work in works.chosen(works.MISSING[:1], self.run.quick):
-            yield self._measure("SPDK engine+missing", work, gone)
-        yield self._rebuild()
+        yield [
+            (work.name, partial(self._measure, subject, work, extra))
+            for subject, table, extra in (
+                ("SPDK engine", works.SPDK_ENGINE, []),
+                ("SPDK engine+missing", works.MISSING[:1], gone),
+            )
+            for work in works.chosen(table, self.run.quick)
+        ] + [("rebuild", self._rebuild)]
 
     def _measure(self, subject, work, extra):
         config = self.run.scratch / "bdevperf.json"

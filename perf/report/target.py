@@ -1,7 +1,9 @@
 """A target over loopback: Stripewise's, SPDK's, or one that is somewhere already; driven by `stripewise perf`."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from . import fio
 from . import work as works
@@ -11,7 +13,9 @@ from .sample import of_stripewise
 
 
 class Target:
-    """Starts a target in each round, writes its namespaces once, measures, and ends it."""
+    """A target: its namespaces are written once, then it stands still but for what is measured of it."""
+
+    kind = "target"
 
     def __init__(self, run, name, level, serve, tables):
         """`serve` makes the command from the path of a configuration and the path of an RPC socket. `tables` are the
@@ -19,25 +23,35 @@ class Target:
         self.run, self.name, self.level, self.serve, self.tables = run, name, level, serve, tables
         self.with_fio = False
 
-    def round(self):
-        """Subject, work, sample and command of each measurement of a round."""
+    @contextmanager
+    def steps(self):
+        """While the `with` lasts: works, and what measures each and gives subject, work, sample and command."""
         port = free_port()
-        config = self.run.scratch / f"{self.level}.json"
+        file = self.name.replace(" ", "-")
+        config = self.run.scratch / f"{file}.json"
         config.write_text(json.dumps(configuration(self.level, port)))
-        command = self.serve(config, self.run.scratch / "rpc.sock")
-        log = self.run.out / f"{self.name.replace(' ', '-')}.log"
-        with Server(pinned(self.run.target_core, command), log) as server:
+        command = self.serve(config, self.run.scratch / f"{file}.sock")
+        with Server(pinned(self.run.target_core, command), self.run.out / f"{file}.log") as server:
             server.wait_for_port(port)
-            for namespace, table in self.tables.items():
+            for namespace in self.tables:
                 self._warm(port, namespace)
-                subject = self.name if namespace == ARRAY else f"{self.name}+malloc"
-                peak = {}
-                for work in works.chosen(table, self.run.quick):
-                    sample, line = self._measure(server, port, namespace, work, peak)
-                    peak[work] = sample["iops"]
-                    yield subject, work.name, sample, f"{shown(command)} ; {line}"
-            if self.with_fio:
-                yield from fio.measured(self.run, port)
+            server.pause()
+            peak = {}
+            yield [
+                (work.name, partial(self._step, server, port, command, namespace, work, peak))
+                for namespace, table in self.tables.items()
+                for work in works.chosen(table, self.run.quick)
+            ] + [(work, partial(_awake, server, measure)) for work, measure in self._fio(port)]
+
+    def _fio(self, port):
+        return fio.steps(self.run, port) if self.with_fio else []
+
+    def _step(self, server, port, command, namespace, work, peak):
+        subject = self.name if namespace == ARRAY else f"{self.name}+malloc"
+        with server.awake():
+            sample, line = self._measure(server, port, namespace, work, peak)
+        peak[work] = sample["iops"]
+        return subject, work.name, sample, f"{shown(command)} ; {line}"
 
     def _measure(self, server, port, namespace, work, peak):
         options = [*work.options(self.run.seconds), "--queues", work.queues]
@@ -64,6 +78,11 @@ class Target:
     def _perf(self, port, namespace, options):
         where = ["--traddr", "127.0.0.1", "--trsvcid", port, "--subnqn", NQN, "--nsid", namespace, "--quiet"]
         return pinned(self.run.load_core, [self.run.binary, "perf", *where, *options])
+
+
+def _awake(server, measure):
+    with server.awake():
+        return measure()
 
 
 def _ramp(options):
