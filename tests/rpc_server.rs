@@ -344,6 +344,11 @@ fn prometheus_is_told_what_is_counted_and_when_nobody_is_there() {
     let page = get(path);
     assert!(page.starts_with("HTTP/1.0 200"), "{page}");
     assert!(page.contains("application/openmetrics-text"), "{page}");
+    // What a browser says that it takes.
+    let accept = "Accept: text/html,application/xhtml+xml,*/*;q=0.8";
+    let shown = ask(format!("GET /{path} HTTP/1.0\r\n{accept}\r\n\r\n"));
+    assert!(shown.contains("Content-Type: text/plain"), "{shown}");
+    assert!(shown.contains("stripewise_up 1.0"), "{shown}");
     assert!(page.contains("stripewise_up 1.0"), "{page}");
     assert!(
         page.contains("stripewise_bdev_ops_total{bdev=\"n0\",kind=\"read\"} 0"),

@@ -74,8 +74,13 @@ fn answer(request: Request, client: &Client) {
         (Method::Get | Method::Head, _) => (404, "there is /metrics\n".to_owned()),
         _ => (405, "only GET is answered\n".to_owned()),
     };
+    // A browser shows plain text; what it does not know it saves to a file.
+    let by_browser = request
+        .headers()
+        .iter()
+        .any(|h| h.field.equiv("Accept") && h.value.as_str().contains("text/html"));
     let kind = match path {
-        "/metrics" => page::CONTENT_TYPE,
+        "/metrics" if !by_browser => page::CONTENT_TYPE,
         _ => "text/plain; charset=utf-8",
     };
     let mut response = Response::from_string(text).with_status_code(code);
