@@ -51,8 +51,10 @@ pub struct Plan {
 }
 
 impl Situation {
-    /// The plan with the fewest reads; on a tie, reconstruct-write, because its parity does not
-    /// depend on the old one. `None` where too much is unreadable for any plan.
+    /// The plan with the fewest reads. On a tie it is read-modify-write, because that writes where it has
+    /// read: members, and this core, have those blocks in their caches. Where nothing is to be read it is
+    /// reconstruct-write, because its parity does not depend on the old one. `None` where too much is
+    /// unreadable for any plan.
     pub fn plan(&self) -> Option<Plan> {
         let parity: Mask = 1 << self.data;
         let data = parity - 1;
@@ -69,9 +71,9 @@ impl Situation {
         let reconstruct = self.reading(Method::Reconstruct, wanted | (data & !self.full));
         let modify = self.reading(Method::Modify, wanted | written | parity);
         let plan = match (reconstruct, modify) {
-            (Some(r), Some(m)) if m.cost() < r.cost() => m,
-            (Some(r), _) => r,
-            (None, m) => m?,
+            (Some(r), Some(m)) if r.cost() == 0 || r.cost() < m.cost() => r,
+            (_, Some(m)) => m,
+            (r, None) => r?,
         };
         let nothing_old = self.full == data && wanted == 0;
         Some(if nothing_old {
@@ -235,6 +237,19 @@ mod tests {
     fn one_block_of_seven_reads_itself_and_parity() {
         let plan = healthy(7, 0b1).plan().unwrap();
         assert_eq!((plan.method, plan.read), (Method::Modify, 0b1000_0001));
+    }
+
+    #[test]
+    fn one_block_of_three_is_read_where_it_is_written() {
+        let tie = healthy(3, 0b1);
+        let plan = tie.plan().unwrap();
+        assert_eq!((plan.method, plan.read), (Method::Modify, 0b1001));
+        let all_cached = Situation {
+            cached: 0b1111,
+            ..tie
+        };
+        let plan = all_cached.plan().unwrap();
+        assert_eq!((plan.method, plan.read), (Method::Reconstruct, 0));
     }
 
     #[test]
