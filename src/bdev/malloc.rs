@@ -17,8 +17,8 @@ const MAX_BYTES: u32 = 1 << 20;
 /// would push out what the core is working on.
 const UNCACHED: usize = 32 << 10;
 
-/// A RAM disk, which takes memory only for what was written. All reactors work on it at once; no
-/// 4 KiB that begin at a multiple of 4 KiB are ever torn.
+/// A RAM disk. On huge pages it has all of its memory from the start, on ordinary ones only what was written.
+/// All reactors work on it at once; no 4 KiB that begin at a multiple of 4 KiB are ever torn.
 #[derive(Debug)]
 pub struct Malloc {
     disk: Arc<Disk>,

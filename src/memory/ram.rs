@@ -26,8 +26,8 @@ pub struct RamError {
 
 /// A region of zeroed pages, shared by threads a page at a time: a page that is being written is seen by
 /// nobody else, so no page is ever torn. It lies on the kernel's huge pages where enough of them are free:
-/// a core that goes about in it at random then finds its pages several times as fast. Else it costs memory
-/// only where it was touched.
+/// a core that goes about in it at random then waits less for the tables of pages (docs/performance.md). Else
+/// it costs memory only where it was touched.
 #[derive(Debug)]
 pub struct Ram {
     base: NonNull<u8>,

@@ -254,7 +254,7 @@ impl Shard {
             op,
             parts: spare(&mut self.lists.parts, count),
         };
-        let (op, data) = match op {
+        let (op, mut data) = match op {
             PageOp::Read => {
                 let into = spare(&mut self.lists.into, count);
                 (Op::Read, Data::Read(into))
@@ -265,7 +265,6 @@ impl Shard {
             }
             PageOp::Zero { fua, deallocate } => (Op::WriteZeroes { fua, deallocate }, Data::None),
         };
-        let mut data = data;
         for &(_, at) in places {
             let page = &mut pages[at as usize];
             io.parts.push((page.stripe, page.role));

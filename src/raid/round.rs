@@ -155,10 +155,8 @@ impl Shard {
             return self.apply(at);
         }
         stripe.phase = Phase::Reading;
-        let stripe_bytes = self.geometry.stripe_bytes() as usize;
         for role in roles(plan.read) {
-            let mut page = stripe.spare.pop().expect("reserved above");
-            page.truncate(stripe_bytes);
+            let page = stripe.spare.pop().expect("reserved above");
             stripe.in_flight += 1;
             self.page_ios.push(PageIo {
                 slot: self.geometry.member(stripe.row, role) as u8,
@@ -307,7 +305,6 @@ impl Shard {
             && stripe.pages[lost].is_none()
         {
             let mut page = stripe.spare.pop().expect("reserved with the plan");
-            page.truncate(stripe_bytes);
             let others = stripe.pages.iter().enumerate().filter(|&(k, _)| k != lost);
             let sources: SmallVec<[&[u8]; 16]> = others
                 .map(|(_, page)| &page.as_ref().expect("the plan read all others")[..])
@@ -319,7 +316,6 @@ impl Shard {
         }
         if let (Some(repair), None) = (stripe.verify.take(), plan.rebuild) {
             let mut page = stripe.spare.pop().expect("reserved with the plan");
-            page.truncate(stripe_bytes);
             if !matches(stripe, &mut page) {
                 if repair {
                     stripe.pages[data] = Some(page.freeze());
@@ -362,7 +358,7 @@ impl Shard {
                         stripe.spare.extend(draft.take());
                         stripe.fresh[role] = Some(buf);
                     } else {
-                        let page = compose(stripe, draft, role, stripe_bytes);
+                        let page = compose(stripe, draft, role);
                         payload::stretches(segments, start, len, |i, bytes| {
                             page[from + i..from + i + bytes.len()].copy_from_slice(bytes);
                         });
@@ -382,7 +378,7 @@ impl Shard {
                         stripe.fresh[role] = Some(self.zero.clone());
                     } else {
                         zeroed &= !bit;
-                        compose(stripe, draft, role, stripe_bytes)[from..to].fill(0);
+                        compose(stripe, draft, role)[from..to].fill(0);
                     }
                 }
                 (
@@ -400,7 +396,7 @@ impl Shard {
                         }
                     } else if kind == FragmentKind::CompareAndWrite {
                         zeroed &= !bit;
-                        let page = compose(stripe, draft, role, stripe_bytes);
+                        let page = compose(stripe, draft, role);
                         let second = owned.job.len as usize;
                         payload::stretches(segments, second + start, len, |i, bytes| {
                             page[from + i..from + i + bytes.len()].copy_from_slice(bytes);
@@ -431,10 +427,8 @@ impl Shard {
                     stripe.fresh[data] = Some(self.zero.clone());
                 } else {
                     let mut page = stripe.spare.pop().expect("reserved with the plan");
-                    page.truncate(stripe_bytes);
                     if self.ppl && dirty != self.geometry.data_mask() {
                         let mut partial = stripe.spare.pop().expect("reserved with the plan");
-                        partial.truncate(stripe_bytes);
                         partial_parity(stripe, plan, dirty, &mut partial);
                         complete_parity(stripe, dirty, &partial, &mut page);
                         stripe.partial = Some(partial.freeze());
@@ -677,15 +671,9 @@ fn current<'a>(stripe: &'a Stripe, draft: Option<&'a BufMut>, role: usize) -> &'
 }
 
 /// The page in which a role is put together from old bytes and several payloads.
-fn compose<'a>(
-    stripe: &mut Stripe,
-    draft: &'a mut Option<BufMut>,
-    role: usize,
-    stripe_bytes: usize,
-) -> &'a mut BufMut {
+fn compose<'a>(stripe: &mut Stripe, draft: &'a mut Option<BufMut>, role: usize) -> &'a mut BufMut {
     if draft.is_none() {
         let mut page = stripe.spare.pop().expect("reserved with the plan");
-        page.truncate(stripe_bytes);
         // Without old bytes the payloads cover the whole page.
         let base = stripe.fresh[role]
             .take()
