@@ -176,6 +176,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let mut places: Vec<usize> = assembly.slots.iter().flatten().map(|s| s.found).collect();
     places.extend(&assembly.spares);
+    places.extend(assembly.replacement.map(|(found, _)| found));
     places.extend(assembly.rejected.iter().map(|r| r.0));
     places.sort_unstable();
     assert!(
