@@ -213,6 +213,11 @@ impl Geometry {
         }
     }
 
+    /// The byte of its member's data that a place is.
+    pub fn on_member(&self, place: Place) -> u64 {
+        place.row * u64::from(self.chunk_bytes) + u64::from(place.within)
+    }
+
     /// The stripe that a place is in, and the byte inside the stripe.
     pub fn stripe_of(&self, place: Place) -> (u64, u32) {
         let index = u64::from(place.within / self.stripe_bytes);

@@ -38,6 +38,7 @@ mod round;
 mod router;
 mod shard;
 mod status;
+mod straight;
 mod stripe;
 mod view;
 mod volume;

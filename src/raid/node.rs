@@ -15,6 +15,7 @@ use super::ppl::{Logs, LogsConfig, LogsParts};
 use super::router::{Part, Router};
 use super::shard::{Shard, ShardConfig};
 use super::status::StatusCell;
+use super::straight::STRAIGHT;
 use super::view::View;
 use crate::bdev::{Bdev, Completion, Op, Request, Status};
 use crate::memory::Pool;
@@ -85,6 +86,7 @@ pub struct NodeConfig {
 const SHARD: u64 = 1 << 63;
 const ARRAY: u64 = 1 << 62;
 const LOGS: u64 = 1 << 61;
+const KIND: u64 = SHARD | ARRAY | LOGS | STRAIGHT;
 
 /// A volume's part on one reactor.
 #[derive(Debug)]
@@ -214,23 +216,53 @@ impl Node {
     ///
     /// # Errors
     /// The request, when as many are under way as can be.
-    pub fn submit(&mut self, request: Request) -> Result<(), Request> {
+    pub fn submit(&mut self, mut request: Request) -> Result<(), Request> {
         if self.router.is_full() {
             return Err(request);
         }
-        self.router.submit(request);
-        self.route();
+        match self.router.straight(&mut request) {
+            Some(bay) => self.ask_member(bay, request),
+            None => {
+                self.router.submit(request);
+                self.route();
+            }
+        }
         Ok(())
     }
 
     /// A request to a member is done.
     pub fn member_done(&mut self, bay: usize, completion: Completion) {
+        self.bays[bay].in_flight -= 1;
+        if completion.token & KIND == STRAIGHT {
+            self.straight_done(bay, completion);
+        } else {
+            self.others_done(bay, completion);
+        }
+        self.close_if_drained(bay);
+    }
+
+    fn straight_done(&mut self, bay: usize, completion: Completion) {
+        match self.router.straight_done(completion) {
+            Ok((completion, bytes)) => self.effects.push(Effect::Complete {
+                completion,
+                op: Op::Read,
+                bytes,
+            }),
+            Err(why) => {
+                if let Some(why) = why {
+                    self.report(bay, why);
+                }
+                self.route();
+            }
+        }
+    }
+
+    fn others_done(&mut self, bay: usize, completion: Completion) {
         let Completion {
             token,
             status,
             data,
         } = completion;
-        self.bays[bay].in_flight -= 1;
         if token & ARRAY != 0 {
             let array = self.array.as_mut().expect("the array is here");
             array.metadata_done(bay, status);
@@ -247,7 +279,6 @@ impl Node {
             }
             self.route();
         }
-        self.close_if_drained(bay);
     }
 
     /// A message from another node.
@@ -498,42 +529,44 @@ impl Node {
     }
 
     /// Hands a request for its data to a member.
-    fn ask_member(&mut self, bay: usize, request: Request) {
+    #[inline]
+    fn ask_member(&mut self, bay: usize, mut request: Request) {
         if request.op == Op::Read && self.view.bad.is_some() {
             let block = u64::from(self.block_bytes);
             let start = request.lba * block;
             let end = start + u64::from(request.blocks) * block;
             if self.view.is_bad(self.view.slot_in(bay), start, end) {
-                self.bays[bay].in_flight += 1;
-                let completion = Completion {
-                    token: request.token,
-                    status: Status::MediumError,
-                    data: request.data,
-                };
-                return self.member_done(bay, completion);
+                return self.answer(bay, request, Status::MediumError);
             }
         }
-        let lba = match request.op {
-            Op::Flush => 0,
-            _ => request.lba + self.bays[bay].data_start,
-        };
-        self.ask_member_raw(bay, Request { lba, ..request });
+        if request.op != Op::Flush {
+            request.lba += self.bays[bay].data_start;
+        }
+        self.ask_member_raw(bay, request);
     }
 
     /// Hands a request to a member; one that is not open answers at once.
+    #[inline]
     fn ask_member_raw(&mut self, bay: usize, request: Request) {
         let at = &mut self.bays[bay];
-        at.in_flight += 1;
         if at.open {
+            at.in_flight += 1;
             self.effects.push(Effect::Member(bay, request));
         } else {
-            let completion = Completion {
-                token: request.token,
-                status: Status::Gone,
-                data: request.data,
-            };
-            self.member_done(bay, completion);
+            self.answer(bay, request, Status::Gone);
         }
+    }
+
+    /// Answers a request in the place of a member.
+    #[cold]
+    fn answer(&mut self, bay: usize, request: Request, status: Status) {
+        self.bays[bay].in_flight += 1;
+        let completion = Completion {
+            token: request.token,
+            status,
+            data: request.data,
+        };
+        self.member_done(bay, completion);
     }
 
     /// Carries out what the shard left. After most events that is nothing, or requests and finished jobs

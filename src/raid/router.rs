@@ -13,6 +13,7 @@ use super::message::{Done, Job, NodeId};
 use super::mutation::{self, Mutation};
 use super::node::Effect;
 use super::payload;
+use super::straight::Straight;
 use super::view::View;
 use super::waiting::Streams;
 use crate::bdev::{Completion, Data, Op, Request, Status};
@@ -66,18 +67,19 @@ struct Piece {
 #[derive(Debug)]
 pub(super) struct Router {
     id: NodeId,
-    geometry: Geometry,
-    block_bytes: u32,
-    view: Arc<View>,
+    pub(super) geometry: Geometry,
+    pub(super) block_bytes: u32,
+    pub(super) view: Arc<View>,
     settled: Arc<View>,
     /// Bays whose members have a volatile cache.
     write_caches: u64,
+    pub(super) straight: Slab<Straight>,
     requests: Slab<HostRequest>,
     /// Piece lists of requests that are done, for the next ones.
     spare: Vec<Vec<Piece>>,
     /// Flushes that wait until all nodes know of a failed member.
     settling: Vec<u32>,
-    parts: VecDeque<Part>,
+    pub(super) parts: VecDeque<Part>,
     /// Where sequential writers have come to.
     streams: Streams,
 }
@@ -97,6 +99,7 @@ impl Router {
             view: view.clone(),
             settled: view,
             write_caches,
+            straight: Slab::with_capacity(REQUESTS),
             requests: Slab::with_capacity(REQUESTS),
             spare: Vec::new(),
             settling: Vec::new(),
@@ -106,11 +109,11 @@ impl Router {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.requests.len() >= REQUESTS
+        self.in_flight() >= REQUESTS
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.requests.len()
+        self.requests.len() + self.straight.len()
     }
 
     pub(super) fn next_part(&mut self) -> Option<Part> {
@@ -192,24 +195,66 @@ impl Router {
         let end = start + u64::from(blocks) * block;
         let streams = matches!(op, Op::Write { .. } | Op::WriteZeroes { .. })
             && self.streams.follows(start, end, 0);
-        let at = self.requests.insert(HostRequest {
-            token,
-            op,
-            offset: lba * block,
-            len: u64::from(blocks) * block,
-            cut: 0,
-            left: 0,
-            status: Status::Ok,
-            data,
-            pieces: self.spare.pop().unwrap_or_default(),
-            unflushed: 0,
-            streams,
-        }) as u32;
+        let at = self.begin(token, op, start, end - start);
+        let host = &mut self.requests[at as usize];
+        host.data = data;
+        host.streams = streams;
         match op {
             Op::Flush => self.flush(at),
             Op::Read => self.read(at),
             _ => self.hand_out(at),
         }
+    }
+
+    /// Begins a request of which nothing was cut off yet.
+    pub(super) fn begin(&mut self, token: u64, op: Op, offset: u64, len: u64) -> u32 {
+        let host = HostRequest {
+            token,
+            op,
+            offset,
+            len,
+            cut: 0,
+            left: 0,
+            status: Status::Ok,
+            data: Data::None,
+            pieces: self.spare.pop().unwrap_or_default(),
+            unflushed: 0,
+            streams: false,
+        };
+        self.requests.insert(host) as u32
+    }
+
+    /// Cuts off the next piece of a read.
+    pub(super) fn cut_piece(&mut self, at: u32, len: u64) -> u32 {
+        let host = &mut self.requests[at as usize];
+        let piece = host.pieces.len() as u32;
+        host.pieces.push(Piece {
+            offset: host.offset + host.cut,
+            len,
+            buffers: SegmentsMut::new(),
+        });
+        host.cut += len;
+        host.left += 1;
+        piece
+    }
+
+    /// A piece of a read, for the owner of its row.
+    pub(super) fn read_by_owner(&self, at: u32, piece: u32, data: Data) -> Part {
+        let Piece { offset, len, .. } = self.requests[at as usize].pieces[piece as usize];
+        let job = Job {
+            origin: self.id,
+            request: at,
+            piece,
+            op: Op::Read,
+            offset,
+            len,
+            data,
+            reach: (false, false),
+            streams: false,
+            alone: false,
+        };
+        let owner = self.geometry.owner(self.geometry.place(offset).row);
+        Part::Owner(owner, job)
     }
 
     /// A read, chunk by chunk: straight to the member where that is allowed.
@@ -218,50 +263,32 @@ impl Router {
         let Data::Read(mut rest) = std::mem::take(&mut host.data) else {
             unreachable!("a read has buffers to fill");
         };
-        while host.cut < host.len {
-            let offset = host.offset + host.cut;
+        let (start, end) = (host.offset, host.offset + host.len);
+        let mut offset = start;
+        while offset < end {
             let place = self.geometry.place(offset);
             let in_chunk = u64::from(self.geometry.chunk_bytes() - place.within);
-            let len = in_chunk.min(host.len - host.cut);
-            let buffers = match len == host.len {
+            let len = in_chunk.min(end - offset);
+            let buffers = match len == end - start {
                 true => std::mem::take(&mut rest),
                 false => payload::take_front(&mut rest, len as usize),
             };
-            let piece = host.pieces.len() as u32;
-            host.pieces.push(Piece {
-                offset,
-                len,
-                buffers: SegmentsMut::new(),
-            });
-            host.cut += len;
-            host.left += 1;
+            let piece = self.cut_piece(at, len);
+            offset += len;
             let slot = self.geometry.member(place.row, place.role);
+            let data = Data::Read(buffers);
             let part = if self.view.readable(slot, place.row) {
-                let chunk = u64::from(self.geometry.chunk_bytes());
-                let on_member = place.row * chunk + u64::from(place.within);
                 let block = u64::from(self.block_bytes);
                 let request = Request {
                     token: u64::from(at) << 24 | u64::from(piece),
                     op: Op::Read,
-                    lba: on_member / block,
+                    lba: self.geometry.on_member(place) / block,
                     blocks: (len / block) as u32,
-                    data: Data::Read(buffers),
+                    data,
                 };
                 Part::Member(self.view.bay(slot), request)
             } else {
-                let job = Job {
-                    origin: self.id,
-                    request: at,
-                    piece,
-                    op: Op::Read,
-                    offset,
-                    len,
-                    data: Data::Read(buffers),
-                    reach: (false, false),
-                    streams: false,
-                    alone: false,
-                };
-                Part::Owner(self.geometry.owner(place.row), job)
+                self.read_by_owner(at, piece, data)
             };
             self.parts.push_back(part);
         }
@@ -269,7 +296,7 @@ impl Router {
 
     /// Anything else, run of rows by run of rows, to the owners.
     fn hand_out(&mut self, at: u32) {
-        let alone = self.requests.len() == 1;
+        let alone = self.in_flight() == 1;
         let host = &mut self.requests[at as usize];
         while host.cut < host.len && host.left < PARTS {
             let offset = host.offset + host.cut;
@@ -360,22 +387,8 @@ impl Router {
             return None;
         }
         // Its owner finds out what can be done about it.
-        let Piece { offset, len, .. } = host.pieces[piece];
-        let row = self.geometry.place(offset).row;
-        let job = Job {
-            origin: self.id,
-            request: at,
-            piece: piece as u32,
-            op: Op::Read,
-            offset,
-            len,
-            data,
-            reach: (false, false),
-            streams: false,
-            alone: false,
-        };
-        let owner = self.geometry.owner(row);
-        self.parts.push_back(Part::Owner(owner, job));
+        let part = self.read_by_owner(at, piece as u32, data);
+        self.parts.push_back(part);
         (status == Status::Gone).then_some(status)
     }
 
@@ -476,4 +489,4 @@ impl Router {
     }
 }
 
-const _: () = assert!(REQUESTS < 1 << 38, "a token has room for the request");
+const _: () = assert!(REQUESTS < 1 << 36, "a token has room for the request");
