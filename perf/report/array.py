@@ -10,20 +10,20 @@ def _malloc(name, mib=MIB):
     return ("bdev_malloc_create", {"name": name, "num_blocks": (mib << 20) // BLOCK, "block_size": BLOCK})
 
 
-def bdev_calls(level, mib=MIB, plain=True):
-    """The devices; `level` is raid5 or, in SPDK, raid5f."""
+def bdev_calls(level, mib=MIB, plain=True, more=None):
+    """The devices; `level` is raid5 or, in SPDK, raid5f; `more` are parameters of the array."""
     names = [f"m{i}" for i in range(MEMBERS)]
     calls = [_malloc(name, mib) for name in names]
-    raid = {"name": "array", "raid_level": level, "strip_size_kb": STRIP_KIB, "base_bdevs": names}
+    raid = {"name": "array", "raid_level": level, "strip_size_kb": STRIP_KIB, "base_bdevs": names, **(more or {})}
     return [*calls, ("bdev_raid_create", raid), *([_malloc("plain")] if plain else [])]
 
 
-def nvmf_calls(port):
+def nvmf_calls(port, plain=True):
     """The target, with a listener at a port of loopback."""
     address = {"trtype": "TCP", "adrfam": "IPv4", "traddr": "127.0.0.1", "trsvcid": str(port)}
     namespaces = [
         ("nvmf_subsystem_add_ns", {"nqn": NQN, "namespace": {"bdev_name": name, "nsid": nsid}})
-        for name, nsid in (("array", ARRAY), ("plain", PLAIN))
+        for name, nsid in (("array", ARRAY), *([("plain", PLAIN)] if plain else []))
     ]
     return [
         # Requests of a whole row of 192 KiB, which raid5f insists on, and more.
@@ -34,11 +34,12 @@ def nvmf_calls(port):
     ]
 
 
-def configuration(level, port=None, extra=()):
-    """As a file of subsystems."""
-    subsystems = {"bdev": [*bdev_calls(level, plain=port is not None), *extra]}
+def configuration(level, port=None, extra=(), plain=True, more=None):
+    """As a file of subsystems; without a port it has no target, nor the plain device."""
+    plain = plain and port is not None
+    subsystems = {"bdev": [*bdev_calls(level, plain=plain, more=more), *extra]}
     if port is not None:
-        subsystems["nvmf"] = nvmf_calls(port)
+        subsystems["nvmf"] = nvmf_calls(port, plain)
     return {
         "subsystems": [
             {"subsystem": name, "config": [{"method": method, "params": params} for method, params in calls]}

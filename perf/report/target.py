@@ -10,6 +10,7 @@ from . import work as works
 from .array import ARRAY, MEMBERS, MIB, NQN, PLAIN, ROW_KIB, configuration
 from .process import Server, free_port, output, pinned, shown
 from .sample import of_stripewise
+from .variants import VARIANTS, Variant
 
 
 class Target:
@@ -17,20 +18,23 @@ class Target:
 
     kind = "target"
 
-    def __init__(self, run, name, level, serve, tables):
+    def __init__(self, run, name, level, serve, tables, variant=None):
         """`serve` makes the command from the path of a configuration and the path of an RPC socket. `tables` are the
         works by namespace."""
         self.run, self.name, self.level, self.serve, self.tables = run, name, level, serve, tables
-        self.with_fio = False
+        self.variant = variant or Variant()
+        # Sections of perf/fio.
+        self.jobs = ()
 
     @contextmanager
     def steps(self):
         """While the `with` lasts: works, and what measures each and gives subject, work, sample and command."""
         port = free_port()
         file = self.name.replace(" ", "-")
-        config = self.run.scratch / f"{file}.json"
-        config.write_text(json.dumps(configuration(self.level, port)))
-        command = self.serve(config, self.run.scratch / f"{file}.sock")
+        config, self.socket = (self.run.scratch / f"{file}.{kind}" for kind in ("json", "sock"))
+        calls, plain, more = self.variant.calls(), PLAIN in self.tables, self.variant.raid
+        config.write_text(json.dumps(configuration(self.level, port, calls, plain, more)))
+        command = self.serve(config, self.socket)
         with Server(pinned(self.run.target_core, command), self.run.out / f"{file}.log") as server:
             server.wait_for_port(port)
             for namespace in self.tables:
@@ -41,14 +45,20 @@ class Target:
                 (work.name, partial(self._step, server, port, command, namespace, work, peak))
                 for namespace, table in self.tables.items()
                 for work in works.chosen(table, self.run.quick)
-            ] + [(work, partial(_awake, server, measure)) for work, measure in self._fio(port)]
+            ] + [(work, partial(self._job, server, measure)) for work, measure in self._fio(port)]
 
     def _fio(self, port):
-        return fio.steps(self.run, port) if self.with_fio else []
+        subject = "+".join(["fio", self.variant.name]) if self.variant.name else "fio"
+        return fio.steps(self.run, port, self.jobs, self.variant.digests, subject)
+
+    def _job(self, server, measure):
+        # fio's ramp is a second.
+        with server.awake(), self.variant.during(self.socket, self.run.seconds + 2):
+            return measure()
 
     def _step(self, server, port, command, namespace, work, peak):
         subject = self.name if namespace == ARRAY else f"{self.name}+malloc"
-        with server.awake():
+        with server.awake(), self.variant.during(self.socket, self.run.seconds + 1):
             sample, line = self._measure(server, port, namespace, work, peak)
         peak[work] = sample["iops"]
         return subject, work.name, sample, f"{shown(command)} ; {line}"
@@ -77,12 +87,8 @@ class Target:
 
     def _perf(self, port, namespace, options):
         where = ["--traddr", "127.0.0.1", "--trsvcid", port, "--subnqn", NQN, "--nsid", namespace, "--quiet"]
+        where += ["--hdgst", "--ddgst"] if self.variant.digests else []
         return pinned(self.run.load_core, [self.run.binary, "perf", *where, *options])
-
-
-def _awake(server, measure):
-    with server.awake():
-        return measure()
 
 
 def _ramp(options):
@@ -90,13 +96,17 @@ def _ramp(options):
 
 
 def ours(run):
-    """Stripewise's own target."""
+    """Stripewise's own targets: the plain one, and its variants."""
 
     def serve(config, socket):
         return [run.binary, "serve", "-c", config, "-r", socket, "-m", f"[{run.target_core}]", "--idle", "busy"]
 
-    target = Target(run, "target", "raid5", serve, {ARRAY: works.TARGET, PLAIN: works.TARGET_MALLOC})
-    target.with_fio = not fio.absent()
-    if not target.with_fio:
+    plain = Target(run, "target", "raid5", serve, {ARRAY: works.TARGET, PLAIN: works.TARGET_MALLOC})
+    others = [Target(run, f"target+{v.name}", "raid5", serve, {ARRAY: v.works}, v) for v in VARIANTS]
+    if fio.absent():
         run.results.absent["fio"] = fio.absent()
-    return target
+    else:
+        plain.jobs = fio.SECTIONS
+        for target in others:
+            target.jobs = target.variant.jobs
+    return [plain, *others]

@@ -59,7 +59,8 @@ ENGINE = [
 # The engine with something else about it: its bare members, a policy, a missing member, two cores.
 RAW = [Work("randrw", "4k", depth, reads=50) for depth in (32, 128)]
 POLICY = [Work("randwrite", "4k", 32), Work("randwrite", "4k", 128)]
-MISSING = [Work("randread", "4k", 32), Work("randwrite", "4k", 32)]
+SMALL_32 = (Work("randread", "4k", 32), Work("randwrite", "4k", 32))
+MISSING = list(SMALL_32)
 CORES = [Work("randwrite", "4k", 32), Work("write", "192k", 16)]
 
 TARGET = [
@@ -68,6 +69,7 @@ TARGET = [
     *streams(8, ("16k", "64k", "128k", "192k", "1m")),
     Work("randwrite", "4k", 32, share=0.5),
 ]
+WHOLE_ROWS = (Work("read", "192k", 8), Work("write", "192k", 8))
 # A device without RAID behind the same target.
 TARGET_MALLOC = [
     *small(),

@@ -32,6 +32,7 @@ mod payload;
 mod plan;
 mod ppl;
 mod process;
+mod reading;
 mod regions;
 mod replacement;
 mod round;

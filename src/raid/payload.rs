@@ -1,6 +1,9 @@
 //! Byte ranges of scattered buffers.
 
+use smallvec::SmallVec;
+
 use crate::memory::{Buf, Segments, SegmentsMut};
+use crate::xor;
 
 /// The bytes `at..at + len` as one view, if one segment holds them all.
 pub(super) fn contiguous(segments: &Segments, mut at: usize, len: usize) -> Option<Buf> {
@@ -53,6 +56,27 @@ pub(super) fn fill(segments: &mut SegmentsMut, mut at: usize, mut bytes: &[u8]) 
         }
     }
     assert!(bytes.is_empty(), "the range is inside the payload");
+}
+
+/// Sets as many bytes from `at` of the segments as a source has to the XOR of the sources.
+pub(super) fn fill_sum(segments: &mut SegmentsMut, mut at: usize, sources: &[&[u8]]) {
+    let len = sources[0].len();
+    let mut done = 0;
+    for segment in segments {
+        if at >= segment.len() {
+            at -= segment.len();
+            continue;
+        }
+        let n = (segment.len() - at).min(len - done);
+        let parts: SmallVec<[&[u8]; 16]> = sources.iter().map(|s| &s[done..done + n]).collect();
+        xor::xor_into(&mut segment[at..at + n], &parts);
+        done += n;
+        at = 0;
+        if done == len {
+            return;
+        }
+    }
+    assert_eq!(done, len, "the range is inside the payload");
 }
 
 /// A view of the bytes `at..at + len`, in as many segments as they lie in.
@@ -141,6 +165,7 @@ mod tests {
             lengths in prop::collection::vec(1usize..200, 1..6),
             from in 0.0..1.0f64,
             to in 0.0..1.0f64,
+            sum: bool,
         ) {
             let mut all = segments(&lengths);
             let model = flat(&all);
@@ -160,7 +185,12 @@ mod tests {
 
             // Overwrite the range, read it back in every way.
             let new: Vec<u8> = (0..len).map(|i| 255 - i as u8).collect();
-            fill(&mut whole, at, &new);
+            let mask: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
+            let masked: Vec<u8> = new.iter().zip(&mask).map(|(a, b)| a ^ b).collect();
+            match sum {
+                true => fill_sum(&mut whole, at, &[&mask, &masked]),
+                false => fill(&mut whole, at, &new),
+            }
             let frozen: Segments = whole.into_iter().map(|s| s.freeze()).collect();
             let mut expected = model.clone();
             expected[at..at + len].copy_from_slice(&new);

@@ -297,6 +297,9 @@ impl Shard {
     /// All old bytes are at hand: run the fragments in order, compute parity, store.
     fn apply(&mut self, at: u32) {
         self.discharge(at);
+        if self.only_reads(at) {
+            return self.answer_reads(at);
+        }
         let stripe_bytes = self.geometry.stripe_bytes() as usize;
         let data = self.geometry.data();
         let stripe = &mut self.cache[at];
@@ -614,7 +617,7 @@ impl Shard {
         self.end_round(at, status);
     }
 
-    fn end_round(&mut self, at: u32, status: Status) {
+    pub(super) fn end_round(&mut self, at: u32, status: Status) {
         let stripe = &mut self.cache[at];
         assert_eq!(stripe.in_flight, 0, "a round ends with its I/O");
         assert_eq!(stripe.batch, NONE, "a round ends behind its batch");
