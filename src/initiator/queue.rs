@@ -104,7 +104,7 @@ pub struct Queue {
     decoder: Decoder<FromController>,
     inbox: Inbox,
     inbound: Option<Inbound>,
-    /// Whether the last data PDU was large.
+    /// Whether the last data PDU was large, and is kept.
     large: bool,
     outbox: Outbox,
     /// How PDUs that we send look.
@@ -530,7 +530,8 @@ impl Queue {
             );
             return breach(FatalError::DataOutOfRange, what);
         }
-        self.large = data.len >= LARGE;
+        // What is thrown away has no place of its own: it all comes by way of the inbox.
+        self.large = data.len >= LARGE && slot.room().is_some();
         self.inbound = Some(Inbound {
             slot: data.cccid,
             success: data.success,

@@ -477,6 +477,39 @@ fn data_for_a_write_or_for_nothing_is_a_breach() {
     assert_eq!(Script::breach(result), reason);
 }
 
+/// Bytes that a queue would receive at once.
+fn room(queue: &mut Queue, now: Instant) -> usize {
+    let mut room = 0;
+    let mut look = |slices: &mut [std::io::IoSliceMut<'_>]| {
+        room = slices.iter().map(|s| s.len()).sum();
+        0
+    };
+    queue.receive(&mut Vec::new(), now, &mut look).unwrap();
+    room
+}
+
+/// Large data that is kept is received straight to its place, and little behind it; there is as much
+/// room for large data that is thrown away, though it has no place.
+#[test]
+fn much_is_received_at_once_whether_it_is_kept_or_not() {
+    let len = 128 << 10;
+    for kept in [true, false] {
+        let mut script = Script::new(|_| {});
+        let payload = match kept {
+            true => Payload::Read(buffers(&[len], 0)),
+            false => Payload::Discard(len as u32),
+        };
+        let command = read_command(0, (len / BLOCK) as u32);
+        let submitted = script.queue.submit(1, &command, payload, script.now);
+        assert!(submitted.is_ok());
+        let pdu = script.data(0, 0, &vec![7; len], true);
+        script.give(&pdu[..24]).unwrap();
+        let room = room(&mut script.queue, script.now);
+        assert!(room >= len, "kept {kept}: room for {room} bytes");
+        assert!(!kept || room <= len + 4096, "room for {room} bytes");
+    }
+}
+
 #[test]
 fn damaged_data_fails_its_command_and_nothing_else() {
     let mut script = Script::new(|s| s.data_digest = true);
