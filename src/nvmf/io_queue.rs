@@ -17,7 +17,7 @@ use super::status;
 use super::tcp::SlotId;
 use super::view::{DeviceId, NamespaceView, SubsystemView};
 use crate::bdev::{self, Data, Op, Request};
-use crate::memory::{Cuts, Segments, SegmentsMut};
+use crate::memory::{Cuts, SegmentsMut};
 use crate::nvme::dsm::ranges_of;
 use crate::nvme::{Command, Fuse, Status};
 
@@ -73,7 +73,7 @@ pub struct Outcome {
     /// How it went.
     pub status: Status,
     /// What the host gets; nothing unless it went well.
-    pub payload: Segments,
+    pub payload: SegmentsMut,
     /// Its opcode, its namespace and its first block.
     pub about: (u8, u32, u64),
 }
@@ -234,8 +234,10 @@ impl IoQueue {
             max_transfer: self.max_transfer,
             in_capsule,
         };
-        let view = self.view.clone();
-        let examined = command::examine(command, &view, limits).and_then(|examined| {
+        let examined = command::examine(command, &self.view, limits);
+        let examined =
+            examined.map(|(work, carriage, namespace)| (work, carriage, namespace.clone()));
+        let examined = examined.and_then(|examined| {
             let gone = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
             if !devices.serves(examined.2.device) {
                 return Err(gone);
@@ -300,10 +302,11 @@ impl IoQueue {
             self.must(first).mate = Some(slot);
         }
         devices.expect(namespace.device);
+        let cuts = command::cuts(&work, &namespace);
         self.jobs[slot.index()] = Some(Job {
             state: State::Held,
             work,
-            namespace: namespace.clone(),
+            namespace,
             doom: None,
             mate,
             data: SegmentsMut::new(),
@@ -330,7 +333,7 @@ impl IoQueue {
         }
         Admission::Memory(MemoryNeed {
             bytes: own,
-            cuts: command::cuts(&work, namespace),
+            cuts,
             from_host: work.from_host,
             carriage,
         })
@@ -352,7 +355,7 @@ impl IoQueue {
     ) {
         let job = self.must(slot);
         match (job.doom, job.mate) {
-            (Some(status), _) => self.end(slot, status, Segments::new(), devices, out),
+            (Some(status), _) => self.end(slot, status, SegmentsMut::new(), devices, out),
             (None, None) => {
                 job.data = data;
                 self.start(slot, devices, out);
@@ -372,7 +375,7 @@ impl IoQueue {
     ) -> Option<(SlotId, MemoryNeed)> {
         let job = self.must(slot);
         if let Some(status) = job.doom {
-            self.end(slot, status, Segments::new(), devices, out);
+            self.end(slot, status, SegmentsMut::new(), devices, out);
             return None;
         }
         let bytes = 2 * block.len();
@@ -407,7 +410,7 @@ impl IoQueue {
     ) {
         let job = self.must(slot);
         let status = job.doom.unwrap_or(status);
-        self.end(slot, status, Segments::new(), devices, out);
+        self.end(slot, status, SegmentsMut::new(), devices, out);
     }
 
     /// The subsystem has changed. Commands for namespaces that are gone, or are not to be reached
@@ -580,13 +583,12 @@ impl IoQueue {
             }
         };
         let mate = job.mate.take();
-        let mut payload = Segments::new();
+        let mut payload = SegmentsMut::new();
         if failure.is_none() && job.work.action == Action::Read {
-            let mut data = std::mem::take(&mut job.data);
+            payload = std::mem::take(&mut job.data);
             for piece in &mut job.pieces {
-                data.append(piece);
+                payload.append(piece);
             }
-            payload = data.into_iter().map(|buffer| buffer.freeze()).collect();
         }
         self.end(slot, status, payload, devices, out);
         if let Some(mate) = mate {
@@ -595,7 +597,7 @@ impl IoQueue {
                 None => Status::SUCCESS,
                 Some(_) => Status::ABORTED_FAILED_FUSED,
             };
-            self.end(mate, status, Segments::new(), devices, out);
+            self.end(mate, status, SegmentsMut::new(), devices, out);
         }
     }
 
@@ -604,7 +606,7 @@ impl IoQueue {
         let (device, range) = (job.namespace.device, job.work.range);
         let op = match job.work.action {
             Action::Nothing => {
-                self.end(slot, Status::SUCCESS, Segments::new(), devices, out);
+                self.end(slot, Status::SUCCESS, SegmentsMut::new(), devices, out);
                 return;
             }
             Action::Read => Op::Read,
@@ -617,7 +619,7 @@ impl IoQueue {
             }
             Action::Deallocate => {
                 if let Err(status) = self.read_ranges(slot) {
-                    self.end(slot, status, Segments::new(), devices, out);
+                    self.end(slot, status, SegmentsMut::new(), devices, out);
                 } else {
                     self.run_stream(slot, devices, out);
                 }
@@ -707,7 +709,7 @@ impl IoQueue {
         self.run(slot, devices);
         self.stream(slot, devices);
         if self.must(slot).in_flight == 0 {
-            self.end(slot, Status::SUCCESS, Segments::new(), devices, out);
+            self.end(slot, Status::SUCCESS, SegmentsMut::new(), devices, out);
         }
     }
 
@@ -791,7 +793,7 @@ impl IoQueue {
                 devices.forget(job.namespace.device);
                 self.part_from_mate(slot, devices, out);
             }
-            State::Parked => self.end(slot, status, Segments::new(), devices, out),
+            State::Parked => self.end(slot, status, SegmentsMut::new(), devices, out),
             State::Held | State::Running => {}
         }
     }
@@ -812,7 +814,7 @@ impl IoQueue {
         &mut self,
         slot: SlotId,
         status: Status,
-        payload: Segments,
+        payload: SegmentsMut,
         devices: &mut Devices,
         out: &mut Vec<Outcome>,
     ) {

@@ -8,7 +8,7 @@ use super::output::{Gathered, Output};
 use super::scratch::Scratch;
 use super::sink::Sink;
 use super::slots::{Slot, SlotId, Slots, Transfer};
-use crate::memory::Segments;
+use crate::memory::SegmentsMut;
 use crate::nvme::tcp::digest::{Crc32c, crc32c};
 use crate::nvme::tcp::pdu::offset;
 use crate::nvme::tcp::{
@@ -513,7 +513,7 @@ impl Connection {
     }
 
     /// Answers a command with success and payload buffers.
-    pub fn respond_with_payload(&mut self, slot: SlotId, payload: Segments) {
+    pub fn respond_with_payload(&mut self, slot: SlotId, payload: SegmentsMut) {
         let len = payload.iter().map(|s| s.len()).sum::<usize>() as u32;
         let format = self.format();
         let digest = format
@@ -521,7 +521,7 @@ impl Connection {
             .then(|| Crc32c::of_pieces(payload.iter().map(|s| &**s)));
         let success = self.data_head(slot, len, true);
         for buffer in payload {
-            self.output.payload(buffer);
+            self.output.payload(buffer.freeze());
         }
         self.data_tail(slot, digest, success, 0);
     }

@@ -1,7 +1,5 @@
 //! The commands of a queue that are not answered yet.
 
-use rustc_hash::FxHashSet;
-
 use super::sink::Sink;
 
 /// A command that is not answered yet, by place in its queue.
@@ -37,12 +35,44 @@ pub(super) struct Transfer {
     pub(super) corrupt: bool,
 }
 
+/// The command identifiers in use: a bit for each that there is, 8 KiB for a queue.
+#[derive(Debug)]
+struct Identifiers(Box<[u64]>);
+
+impl Identifiers {
+    fn none() -> Self {
+        Self(vec![0; 1 << (16 - 6)].into_boxed_slice())
+    }
+
+    /// Puts one in; says whether it is new.
+    fn insert(&mut self, cid: u16) -> bool {
+        let (word, bit) = Self::place(cid);
+        let is_new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        is_new
+    }
+
+    fn remove(&mut self, cid: u16) {
+        let (word, bit) = Self::place(cid);
+        self.0[word] &= !bit;
+    }
+
+    fn contains(&self, cid: u16) -> bool {
+        let (word, bit) = Self::place(cid);
+        self.0[word] & bit != 0
+    }
+
+    fn place(cid: u16) -> (usize, u64) {
+        (usize::from(cid >> 6), 1 << (cid & 63))
+    }
+}
+
 /// All commands of one queue; as many as the queue has entries.
 #[derive(Debug)]
 pub(super) struct Slots {
     table: Vec<Option<Slot>>,
     free: Vec<u16>,
-    identifiers: FxHashSet<u16>,
+    identifiers: Identifiers,
 }
 
 impl Slots {
@@ -50,7 +80,7 @@ impl Slots {
         let mut slots = Self {
             table: Vec::new(),
             free: Vec::new(),
-            identifiers: FxHashSet::default(),
+            identifiers: Identifiers::none(),
         };
         slots.grow(count);
         slots
@@ -65,7 +95,6 @@ impl Slots {
         self.table.resize_with(count, || None);
         // Low places first, so that a queue at low depth stays in few cache lines.
         self.free.splice(0..0, (before as u16..count as u16).rev());
-        self.identifiers.reserve(count);
     }
 
     /// Puts in a command; `None` without room. The flag says whether its identifier is in use.
@@ -92,7 +121,7 @@ impl Slots {
 
     /// The place of the command with this identifier.
     pub(super) fn find(&self, cid: u16) -> Option<SlotId> {
-        if !self.identifiers.contains(&cid) {
+        if !self.identifiers.contains(cid) {
             return None;
         }
         let is_it = |slot: &Option<Slot>| {
@@ -107,7 +136,7 @@ impl Slots {
         let gone = self.table[slot.index()].take();
         let gone = gone.expect("a command is removed once");
         if !gone.conflicting {
-            self.identifiers.remove(&gone.cid);
+            self.identifiers.remove(gone.cid);
         }
         self.free.push(slot.0);
     }
@@ -130,6 +159,19 @@ mod tests {
         slots.remove(a);
         assert_eq!(slots.find(7), None);
         assert!(!slots.insert(7).unwrap().1);
+    }
+
+    #[test]
+    fn every_identifier_is_one_of_its_own() {
+        let mut identifiers = Identifiers::none();
+        assert!((0..=u16::MAX).all(|cid| identifiers.insert(cid)));
+        for cid in [0, 63, 64, u16::MAX] {
+            identifiers.remove(cid);
+            let free = |&cid: &u16| !identifiers.contains(cid);
+            assert_eq!((0..=u16::MAX).filter(free).collect::<Vec<_>>(), [cid]);
+            assert!(identifiers.insert(cid));
+            assert!(!identifiers.insert(cid));
+        }
     }
 
     #[test]
