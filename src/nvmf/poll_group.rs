@@ -18,6 +18,11 @@ use crate::reactor::{
 /// Rounds of receiving and polling in one turn, as long as there is progress.
 const ROUNDS: usize = 4;
 
+/// Reads that are taken in one round; then what they have brought is sent, before the next. A device's data is still in the
+/// core's cache when it is sent, and so is its memory when it is filled again. Where many queues ask for much,
+/// one's answers are on their way while another's commands are carried out.
+const PORTION: usize = 64;
+
 /// Commands of the control side taken in one turn.
 const COMMANDS_A_TURN: usize = 64;
 
@@ -58,11 +63,13 @@ impl GroupSeed {
                 },
                 now: Instant::now(),
                 outcomes: Vec::new(),
+                portion: PORTION,
             },
             places: Vec::new(),
             free: Vec::new(),
             by_id: FxHashMap::default(),
             active: Vec::new(),
+            first: 0,
             untold: 0,
             preempting: Vec::new(),
             next_tick: None,
@@ -107,6 +114,8 @@ pub struct PollGroup {
     by_id: FxHashMap<ConnectionId, u32>,
     /// Connections that may have something to do.
     active: Vec<u32>,
+    /// Which of them is the first to receive.
+    first: usize,
     /// Connections that nobody tells us of when they are ready.
     untold: usize,
     /// Changes of reservations that are not complete.
@@ -139,13 +148,17 @@ impl Poller for PollGroup {
         if self.untold > 0 {
             self.try_untold();
         }
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS {
+            self.site.portion = PORTION;
             let mut progress = self.receive();
             progress |= self.poll_devices();
             progress |= self.give_turns();
             busy |= progress;
             if !progress {
                 break;
+            }
+            if self.site.portion == 0 && round < ROUNDS {
+                self.send_portion();
             }
         }
         busy |= self.send();
@@ -169,6 +182,15 @@ impl PollGroup {
     #[cfg(test)]
     pub(super) fn memory_is_whole(&self) -> bool {
         self.site.memory.is_whole()
+    }
+
+    /// Goes on as if somebody would tell of every connection that is ready, as the kernel does of sockets.
+    #[cfg(test)]
+    pub(super) fn watch_nobody(&mut self) {
+        self.untold = 0;
+        for place in self.places.iter_mut().flatten() {
+            place.untold = false;
+        }
     }
 
     /// What the control side wants.
@@ -366,7 +388,9 @@ impl PollGroup {
         let control_lags = self.site.events.len() >= EVENTS_WAITING;
         let stopping = self.stop.is_some();
         let mut busy = false;
-        for at in 0..self.active.len() {
+        let count = self.active.len();
+        for step in 0..count {
+            let at = (self.first + step) % count;
             let place = self.active[at];
             let Some(p) = &mut self.places[place as usize] else {
                 continue;
@@ -375,37 +399,51 @@ impl PollGroup {
             if !held_up {
                 busy |= p.session.receive(&mut self.site);
             }
+            if self.site.portion == 0 {
+                // The next round begins with the others.
+                self.first = (at + 1) % count;
+                break;
+            }
         }
         busy
     }
 
+    /// Sends what a round has brought when another follows.
+    fn send_portion(&mut self) {
+        for at in 0..self.active.len() {
+            let place = self.active[at];
+            if let Some(p) = &mut self.places[place as usize] {
+                p.session.send(&mut self.site);
+            }
+        }
+    }
+
     /// Rings doorbells and hands completions to their connections.
     fn poll_devices(&mut self) -> bool {
-        let Site {
-            devices, outcomes, ..
-        } = &mut self.site;
-        let mut devices = std::mem::take(devices);
-        let mut done = std::mem::take(outcomes);
+        let mut devices = std::mem::take(&mut self.site.devices);
+        // Whose commands are done and not answered yet: completions of one connection come in a row.
+        let mut unanswered = None;
         let busy = devices.poll(self.site.now, |devices, completion| {
             let token = Token::from_bits(completion.token);
-            let place = self.places[token.origin as usize].as_mut();
-            let place = place.expect("a connection stays while devices have its requests");
+            if let Some(before) = unanswered.replace(token.origin)
+                && before != token.origin
+            {
+                answer(&mut self.places, before, &mut self.site);
+            }
+            let place = in_use(&mut self.places, token.origin);
+            let outcomes = &mut self.site.outcomes;
             place
                 .session
-                .completed(token, completion, devices, &mut done);
-            if !done.is_empty() {
-                self.site.outcomes.append(&mut done);
-                place.session.answer(&mut self.site);
-            }
+                .completed(token, completion, devices, outcomes);
             if !place.active {
                 place.active = true;
                 self.active.push(token.origin);
             }
         });
-        self.site.devices = devices;
-        if self.site.outcomes.is_empty() {
-            self.site.outcomes = done;
+        if let Some(last) = unanswered {
+            answer(&mut self.places, last, &mut self.site);
         }
+        self.site.devices = devices;
         busy
     }
 
@@ -448,7 +486,7 @@ impl PollGroup {
                 .as_mut()
                 .expect("just looked at");
             Self::watch(p, self.events.as_ref());
-            let more = resumed || p.session.has_output() || p.session.is_readable();
+            let more = resumed || p.session.has_output() || p.session.has_more();
             // Data in memory that waits for memory has nobody who tells of it.
             p.active = more || p.session.is_held();
             busy |= more;
@@ -599,4 +637,15 @@ impl PollGroup {
             self.active.push(place);
         }
     }
+}
+
+/// The connection of a request that devices have.
+fn in_use(places: &mut [Option<Box<Place>>], place: u32) -> &mut Place {
+    let place = places[place as usize].as_deref_mut();
+    place.expect("a connection stays while devices have its requests")
+}
+
+/// Answers the commands of one connection that are done.
+fn answer(places: &mut [Option<Box<Place>>], place: u32, site: &mut Site) {
+    in_use(places, place).session.answer(site);
 }

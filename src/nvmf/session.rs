@@ -48,6 +48,8 @@ pub struct Site {
     pub now: Instant,
     /// Commands that are done, on their way to their session.
     pub outcomes: Vec<Outcome>,
+    /// Reads that may still be taken in this round. At 0 nothing more is taken until what there is has been sent.
+    pub portion: usize,
 }
 
 /// Commands that one session may take in one turn, and reads that it may make.
@@ -125,6 +127,8 @@ pub struct Session {
     readable: bool,
     /// The wire has taken less than it was given.
     congested: bool,
+    /// A turn has ended before all that was received was acted on.
+    behind: bool,
     /// A command whose data is next in the stream and has no memory yet.
     held: Option<(SlotId, MemoryNeed)>,
     /// Commands that wait for bulk memory.
@@ -170,6 +174,7 @@ impl Session {
             peer: new.peer,
             readable: true,
             congested: false,
+            behind: false,
             held: None,
             waiting: VecDeque::new(),
             in_turn: false,
@@ -217,8 +222,12 @@ impl Session {
         self.connection.unsent() > 0 && !self.congested
     }
 
-    /// Whether it can go on reading without being told.
-    pub fn is_readable(&self) -> bool {
+    /// Whether it can go on without being told.
+    pub fn has_more(&self) -> bool {
+        (self.behind && self.stage == Stage::Open) || self.is_readable()
+    }
+
+    fn is_readable(&self) -> bool {
         self.readable && self.wants_to_read()
     }
 
@@ -274,7 +283,7 @@ impl Session {
         let mut commands = COMMANDS_A_TURN;
         let mut busy = self.advance(&mut commands, site);
         for _ in 0..READS_A_TURN {
-            if !self.is_readable() || self.stage != Stage::Open || commands == 0 {
+            if !self.is_readable() || self.stage != Stage::Open || self.behind {
                 break;
             }
             let Some(wire) = &mut self.wire else { break };
@@ -284,7 +293,12 @@ impl Session {
                 if room == 0 {
                     break;
                 }
-                (room, wire.read_vectored(&mut targets))
+                // One piece of memory is received into with a cheaper system call.
+                let read = match &mut targets[..] {
+                    [target] => wire.read(target),
+                    targets => wire.read_vectored(targets),
+                };
+                (room, read)
             };
             match read {
                 Ok(0) => {
@@ -334,7 +348,12 @@ impl Session {
     /// Acts on what has been read.
     fn advance(&mut self, commands: &mut usize, site: &mut Site) -> bool {
         let mut busy = false;
-        while *commands > 0 && self.stage == Stage::Open {
+        self.behind = false;
+        while self.stage == Stage::Open {
+            if *commands == 0 || site.portion == 0 {
+                self.behind = true;
+                break;
+            }
             if let Some((slot, need)) = self.held.take() {
                 self.provide(slot, need, site);
                 if self.held.is_some() {
@@ -543,6 +562,7 @@ impl Session {
         if need.from_host > 0 && !doomed {
             self.connection.request(slot, Sink::Buffers(memory));
         } else {
+            site.portion = site.portion.saturating_sub(1);
             queue.launch(slot, memory, &mut site.devices, &mut site.outcomes);
             self.settle(site);
         }

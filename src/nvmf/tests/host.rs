@@ -105,9 +105,14 @@ impl Host {
 
     /// An I/O queue of 32 entries.
     pub fn io(world: &mut World, cntlid: u16, qid: u16) -> Host {
+        Self::deep(world, cntlid, qid, 32)
+    }
+
+    /// An I/O queue of so many entries.
+    pub fn deep(world: &mut World, cntlid: u16, qid: u16, entries: u16) -> Host {
         let mut io = world.dial();
         io.initialize(world, &icreq(false, false));
-        let answer = io.connect(world, connect(qid, 32), &connect_data(cntlid));
+        let answer = io.connect(world, connect(qid, entries), &connect_data(cntlid));
         assert!(answer.status().is_success(), "{answer:?}");
         io
     }

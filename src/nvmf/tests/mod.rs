@@ -28,6 +28,7 @@ mod reservation_files;
 mod reservation_model;
 mod reservations;
 mod resize;
+mod rounds;
 mod takeover;
 mod visibility;
 mod world;

@@ -1,0 +1,79 @@
+//! Hosts that ask for much at once are given it in portions, in turn, and nothing is forgotten between
+//! two turns.
+
+use super::commands::read;
+use super::host::Host;
+use super::world::{Plan, World};
+use crate::memory::Class;
+use crate::nvme::tcp::ControllerPdu;
+use crate::nvmf::{PayloadSizes, TransportOptions};
+
+/// Reads that one host has in flight: more than are taken in one turn.
+const READS: usize = 400;
+
+/// One group, with memory for all that is asked for.
+fn world() -> World {
+    let bulk = vec![Class {
+        slot_size: 4096,
+        slots: 2 * READS,
+    }];
+    World::with(Plan {
+        groups: 1,
+        options: TransportOptions {
+            max_queue_depth: 512,
+            ..TransportOptions::default()
+        },
+        sizes: PayloadSizes {
+            bulk,
+            ..Plan::default().sizes
+        },
+        ..Plan::default()
+    })
+}
+
+fn ask(host: &mut Host) {
+    for n in 0..READS as u64 {
+        host.submit_read(read(n, 1), 512);
+    }
+}
+
+/// How many commands were answered since the last look.
+fn answered(host: &mut Host) -> usize {
+    let mut count = 0;
+    while let Some(received) = host.poll() {
+        count += usize::from(matches!(received.pdu, ControllerPdu::CapsuleResp(_)));
+    }
+    count
+}
+
+#[test]
+fn two_hosts_are_given_their_portions_in_turn() {
+    let mut world = world();
+    let (_admin, cntlid) = Host::admin(&mut world);
+    let mut hosts = [1, 2].map(|qid| Host::deep(&mut world, cntlid, qid, 512));
+    hosts.iter_mut().for_each(ask);
+    world.turn();
+    let first = hosts.each_mut().map(answered);
+    assert!(first.iter().all(|&n| n > 0), "{first:?}");
+    assert!(first.iter().sum::<usize>() < READS, "{first:?}");
+    world.settle();
+    let rest = hosts.each_mut().map(answered);
+    assert_eq!([first[0] + rest[0], first[1] + rest[1]], [READS; 2]);
+    assert!(world.memory_is_whole());
+}
+
+#[test]
+fn what_a_turn_has_left_is_done_in_the_next_though_nothing_more_comes() {
+    let mut world = world();
+    let (_admin, cntlid) = Host::admin(&mut world);
+    let mut io = Host::deep(&mut world, cntlid, 1, 512);
+    ask(&mut io);
+    world.turn();
+    let mut count = answered(&mut io);
+    assert!((1..READS).contains(&count), "{count}");
+    // From now on the group looks only at connections of which it knows that they have something.
+    world.side.borrow_mut().groups[0].watch_nobody();
+    world.settle();
+    count += answered(&mut io);
+    assert_eq!(count, READS);
+}
