@@ -1,6 +1,7 @@
 //! The life of one connection: handshake, Connect, then a queue until it ends.
 
 mod authentication;
+mod memory;
 mod reservation;
 
 use std::collections::VecDeque;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use zerocopy::FromBytes;
 
+use self::memory::Demand;
 use self::reservation::Reserving;
 use super::auth::Gate;
 use super::command::{self, Carriage, Need};
@@ -18,9 +20,9 @@ use super::controller::{Controller, Effects};
 use super::counts::Counts;
 use super::device::Devices;
 use super::error_log::{Failure, FailureReport, Failures};
-use super::io_queue::{Admission, IoQueue, MemoryNeed, Outcome, Token};
+use super::io_queue::{Admission, IoQueue, Outcome, Token};
 use super::message::{ConnectAnswer, ConnectRequest, ConnectionId, GroupEvent, NewConnection};
-use super::payload::{PayloadMemory, Shortage};
+use super::payload::PayloadMemory;
 use super::perspective::Perspective;
 use super::stats::GroupStats;
 use super::tcp::{Arrival, Connection, End, GATHER, Settings, Sink, SlotId};
@@ -129,12 +131,7 @@ pub struct Session {
     congested: bool,
     /// A turn has ended before all that was received was acted on.
     behind: bool,
-    /// A command whose data is next in the stream and has no memory yet.
-    held: Option<(SlotId, MemoryNeed)>,
-    /// Commands that wait for bulk memory.
-    waiting: VecDeque<(SlotId, MemoryNeed)>,
-    /// Whether the poll group knows that there are some.
-    in_turn: bool,
+    demand: Demand,
     /// Its number among the queues of its controller.
     qid: u16,
     /// Commands of an I/O queue that have failed.
@@ -143,9 +140,6 @@ pub struct Session {
     counted: Option<Instant>,
     /// Reservation commands that are not answered.
     reserving: Vec<Reserving>,
-    /// Bulk bytes of each command, and of all.
-    charges: Vec<u32>,
-    charged: usize,
     /// Progress when the host was last found to owe something, and when that was.
     owing: Option<(u64, Instant)>,
 }
@@ -175,15 +169,11 @@ impl Session {
             readable: true,
             congested: false,
             behind: false,
-            held: None,
-            waiting: VecDeque::new(),
-            in_turn: false,
+            demand: Demand::default(),
             qid: 0,
             failures: FailureReport::default(),
             counted: None,
             reserving: Vec::new(),
-            charges: Vec::new(),
-            charged: 0,
             owing: None,
         }
     }
@@ -202,7 +192,7 @@ impl Session {
     pub fn wants_to_read(&self) -> bool {
         match self.stage {
             Stage::Open => {
-                self.held.is_none()
+                !self.is_held()
                     && !self.connection.is_blocked()
                     && !matches!(self.role, Role::Connecting { .. })
                     && !self.is_flooded()
@@ -257,11 +247,6 @@ impl Session {
         if writable {
             self.congested = false;
         }
-    }
-
-    /// Whether data that is next in its stream waits for memory.
-    pub fn is_held(&self) -> bool {
-        self.held.is_some()
     }
 
     /// Whether it serves an admin queue, or none yet: what the control side has to keep up with.
@@ -354,9 +339,9 @@ impl Session {
                 self.behind = true;
                 break;
             }
-            if let Some((slot, need)) = self.held.take() {
-                self.provide(slot, need, site);
-                if self.held.is_some() {
+            if self.is_held() {
+                self.provide_held(site);
+                if self.is_held() {
                     return busy;
                 }
                 busy = true;
@@ -489,82 +474,6 @@ impl Session {
         match carriage {
             Carriage::InCapsule => self.connection.take_in_capsule(slot, sink),
             Carriage::Transport => self.connection.request(slot, sink),
-        }
-    }
-
-    /// Finds memory for an I/O command, or has it wait.
-    fn provide(&mut self, slot: SlotId, need: MemoryNeed, site: &mut Site) {
-        if !need.at_once() {
-            self.waiting.push_back((slot, need));
-            if !self.in_turn {
-                if site.memory.is_waited_for() {
-                    self.in_turn = true;
-                    site.memory.wait(self.place);
-                } else {
-                    self.take_turn(site);
-                }
-            }
-            return;
-        }
-        match site.memory.take_at_once(need.bytes, need.cuts) {
-            Ok(memory) => self.connection.take_in_capsule(slot, Sink::Buffers(memory)),
-            Err(Shortage::Now) => self.held = Some((slot, need)),
-            Err(Shortage::Ever) => {
-                self.connection.drain();
-                self.fail(slot, Status::INTERNAL_ERROR.with_do_not_retry(), site);
-            }
-        }
-    }
-
-    /// Takes bulk memory for commands that wait, as far as there is some and this connection may
-    /// have it. Says whether it failed for want of memory.
-    pub fn take_turn(&mut self, site: &mut Site) -> bool {
-        self.in_turn = false;
-        while let Some(&(slot, need)) = self.waiting.front() {
-            if !site.memory.within_share(self.charged, need.bytes) {
-                // Its own answers will make room; see `send`.
-                return false;
-            }
-            match site.memory.take_bulk(self.charged, need.bytes, need.cuts) {
-                Ok(memory) => {
-                    self.waiting.pop_front();
-                    self.charges[slot.index()] = need.bytes as u32;
-                    self.charged += need.bytes;
-                    self.granted(slot, need, memory, site);
-                    if site.memory.is_waited_for() {
-                        // One command a turn, where others wait.
-                        break;
-                    }
-                }
-                Err(Shortage::Now) => {
-                    self.in_turn = true;
-                    site.memory.return_turn(self.place);
-                    return true;
-                }
-                Err(Shortage::Ever) => {
-                    self.waiting.pop_front();
-                    self.fail(slot, Status::INTERNAL_ERROR.with_do_not_retry(), site);
-                }
-            }
-        }
-        if !self.waiting.is_empty() && !self.in_turn {
-            self.in_turn = true;
-            site.memory.wait(self.place);
-        }
-        false
-    }
-
-    fn granted(&mut self, slot: SlotId, need: MemoryNeed, memory: SegmentsMut, site: &mut Site) {
-        let Role::Io(queue) = &mut self.role else {
-            return;
-        };
-        let doomed = queue.doomed(slot).is_some();
-        if need.from_host > 0 && !doomed {
-            self.connection.request(slot, Sink::Buffers(memory));
-        } else {
-            site.portion = site.portion.saturating_sub(1);
-            queue.launch(slot, memory, &mut site.devices, &mut site.outcomes);
-            self.settle(site);
         }
     }
 
@@ -788,7 +697,7 @@ impl Session {
             ConnectAnswer::Io(grant) => {
                 let in_capsule = self.options.in_capsule_data_size;
                 self.connection.open(entries, in_capsule, flow_control);
-                self.charges = vec![0; entries as usize];
+                self.demand.open(entries as usize);
                 let view = grant.perspective.of(&grant.view);
                 self.perspective = Some(grant.perspective);
                 self.role = Role::Io(Box::new(IoQueue::new(
@@ -873,12 +782,8 @@ impl Session {
                     return true;
                 }
                 Ok(bytes) => {
-                    let (charges, charged) = (&mut self.charges, &mut self.charged);
-                    self.connection.sent(bytes, |slot| {
-                        if let Some(charge) = charges.get_mut(slot.index()) {
-                            *charged -= std::mem::take(charge) as usize;
-                        }
-                    });
+                    let demand = &mut self.demand;
+                    self.connection.sent(bytes, |slot| demand.settle(slot));
                     busy = true;
                     if bytes < offered {
                         self.congested = true;
@@ -894,10 +799,7 @@ impl Session {
                 }
             }
         }
-        if !self.waiting.is_empty() && !self.in_turn {
-            self.in_turn = true;
-            site.memory.wait(self.place);
-        }
+        self.queue_up(site);
         if let Stage::Ending { until, finished } = self.stage
             && !finished
             && self.connection.unsent() == 0
@@ -1003,12 +905,8 @@ impl Session {
 
     /// Lets go of everything that waits.
     fn release(&mut self, site: &mut Site) {
-        self.held = None;
-        self.waiting.clear();
+        self.demand_nothing(site);
         self.reserving.retain(Reserving::is_asked);
-        if std::mem::take(&mut self.in_turn) {
-            site.memory.forget(self.place);
-        }
         if let Role::Io(queue) = &mut self.role {
             queue.lose(&mut site.devices);
         }
