@@ -1,11 +1,15 @@
 //! An I/O queue: its commands from admission to outcome. No bytes, no sockets: the session moves
 //! the payload, this decides what is done with it.
 
+mod fence;
+mod fused;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use self::fused::Fusing;
 use super::ana::Access;
 use super::command::{self, Action, Carriage, Limits, Work};
 use super::counts::Counts;
@@ -119,17 +123,6 @@ struct Job {
     shut_out: Option<Status>,
     /// Ranges were given up for that.
     cut_short: bool,
-}
-
-/// What the last command arrived means for the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fusing {
-    /// Nothing.
-    No,
-    /// It was a first half: the next must be its second.
-    Waiting(SlotId),
-    /// It was a first half that was refused.
-    Refused,
 }
 
 /// One I/O queue of a host.
@@ -248,39 +241,10 @@ impl IoQueue {
             Ok(examined)
         });
         let fuse = command.fuse().unwrap_or(Fuse::Normal);
-        let before = std::mem::replace(&mut self.fusing, Fusing::No);
-        let mut mate = None;
-        match (fuse, before) {
-            (Fuse::Second, Fusing::No) => {
-                return Admission::Refused(Status::ABORTED_MISSING_FUSED);
-            }
-            (Fuse::Second, Fusing::Refused) => {
-                return Admission::Refused(Status::ABORTED_FAILED_FUSED);
-            }
-            (Fuse::Second, Fusing::Waiting(first)) => {
-                let verdict = match &examined {
-                    Err(status) => Err((Status::ABORTED_FAILED_FUSED, *status)),
-                    Ok((work, _, namespace)) => {
-                        let half = self.must(first);
-                        let status = Status::INVALID_FIELD.with_do_not_retry();
-                        (half.namespace.nsid == namespace.nsid && half.work.range == work.range)
-                            .then_some(())
-                            .ok_or((status, status))
-                    }
-                };
-                match verdict {
-                    Ok(()) => mate = Some(first),
-                    Err((of_first, of_second)) => {
-                        self.doom(first, of_first, devices, out);
-                        return Admission::Refused(of_second);
-                    }
-                }
-            }
-            (_, Fusing::Waiting(first)) => {
-                self.doom(first, Status::ABORTED_MISSING_FUSED, devices, out);
-            }
-            (_, Fusing::No | Fusing::Refused) => {}
-        }
+        let mate = match self.meet(fuse, &examined, devices, out) {
+            Ok(mate) => mate,
+            Err(status) => return Admission::Refused(status),
+        };
         let (work, carriage, namespace) = match examined {
             Ok(examined) => examined,
             Err(status) => {
@@ -364,41 +328,6 @@ impl IoQueue {
         }
     }
 
-    /// The block of half of a fused pair has come. If the pair is complete with it, says which
-    /// command is to be launched with which memory.
-    pub fn half(
-        &mut self,
-        slot: SlotId,
-        block: Vec<u8>,
-        devices: &mut Devices,
-        out: &mut Vec<Outcome>,
-    ) -> Option<(SlotId, MemoryNeed)> {
-        let job = self.must(slot);
-        if let Some(status) = job.doom {
-            self.end(slot, status, SegmentsMut::new(), devices, out);
-            return None;
-        }
-        let bytes = 2 * block.len();
-        job.half = block;
-        job.state = State::Parked;
-        let mate = job.mate?;
-        let first = match job.work.fuse {
-            Fuse::First => slot,
-            _ => mate,
-        };
-        if self.must(mate).state != State::Parked {
-            return None;
-        }
-        self.must(first).state = State::Held;
-        let need = MemoryNeed {
-            bytes,
-            cuts: Cuts::NONE,
-            from_host: 0,
-            carriage: Carriage::Transport,
-        };
-        Some((first, need))
-    }
-
     /// A data digest of this command's data was wrong, or the data cannot be had for another
     /// reason: it ends with `status`, and so does its other half.
     pub fn fail(
@@ -436,81 +365,6 @@ impl IoQueue {
                 self.doom(SlotId(index as u16), status, devices, out);
             }
         }
-    }
-
-    /// What keeps hosts from a namespace has changed. Commands that are not with the device yet and may
-    /// not go there any more end as soon as they can, and so does what is left of those that are. Says whether commands that are with the device
-    /// have to end before the change is complete; see [`IoQueue::has_preempted`].
-    pub fn set_fence(
-        &mut self,
-        change: &FenceChange,
-        devices: &mut Devices,
-        out: &mut Vec<Outcome>,
-    ) -> bool {
-        let nsid = change.nsid;
-        self.bars.retain(|(of, _)| *of != nsid);
-        let bars = change.fence.as_ref().and_then(|f| f.bars(&self.host));
-        self.bars.extend(bars.map(|bars| (nsid, bars)));
-        let aborted = change.aborted.contains(&self.host);
-        let refuse = |job: &Job| bars.is_some_and(|b| b.refuse(job.work.command_group));
-        let mut shut_out = None;
-        for index in 0..self.jobs.len() {
-            let Some(job) = &self.jobs[index] else {
-                continue;
-            };
-            if job.namespace.nsid != nsid {
-                continue;
-            }
-            let is_running = job.state == State::Running;
-            // The request of a fused pair is that of its first half, which alone might be let through.
-            let mate = job.mate.filter(|_| is_running);
-            let mate = mate.and_then(|mate| self.jobs[mate.index()].as_ref());
-            let status = if aborted {
-                Status::ABORTED_PREEMPT
-            } else if refuse(job) || mate.is_some_and(refuse) {
-                Status::RESERVATION_CONFLICT
-            } else {
-                continue;
-            };
-            let (slot, status) = (SlotId(index as u16), status.with_do_not_retry());
-            if !is_running {
-                self.doom(slot, status, devices, out);
-                continue;
-            }
-            let job = self.must(slot);
-            job.preempted |= aborted;
-            job.shut_out = Some(status);
-            job.cut_short |= !job.ranges.is_empty();
-            job.ranges.clear();
-            shut_out = Some(job.namespace.device);
-        }
-        if let Some(device) = shut_out {
-            let jobs = &self.jobs;
-            devices.withdraw_from(device, |token| {
-                let job = jobs.get(token.slot.index()).and_then(Option::as_ref);
-                let is_meant = |job: &Job| job.namespace.nsid == nsid && job.shut_out.is_some();
-                token.origin == self.origin && job.is_some_and(is_meant)
-            });
-        }
-        self.has_preempted(nsid)
-    }
-
-    /// Whether commands of a host that was preempted are still with the device.
-    pub fn has_preempted(&self, nsid: u32) -> bool {
-        let mut jobs = self.jobs.iter().flatten();
-        jobs.any(|job| job.preempted && job.namespace.nsid == nsid)
-    }
-
-    /// A command has come that is not executed here: a first half before it stays alone.
-    pub fn pass(&mut self, devices: &mut Devices, out: &mut Vec<Outcome>) {
-        if let Fusing::Waiting(first) = std::mem::replace(&mut self.fusing, Fusing::No) {
-            self.doom(first, Status::ABORTED_MISSING_FUSED, devices, out);
-        }
-    }
-
-    fn is_barred(&self, nsid: u32, work: &Work) -> bool {
-        let mut bars = self.bars.iter();
-        bars.any(|&(of, bars)| of == nsid && bars.refuse(work.command_group))
     }
 
     /// The connection is lost: commands that have not started never will, those with devices run
@@ -659,36 +513,6 @@ impl IoQueue {
         }
     }
 
-    fn start_pair(
-        &mut self,
-        first: SlotId,
-        second: SlotId,
-        mut memory: SegmentsMut,
-        devices: &mut Devices,
-    ) {
-        let job = self.must(second);
-        let written = std::mem::take(&mut job.half);
-        let Action::Write { fua } = job.work.action else {
-            unreachable!("a second half is a Write");
-        };
-        let job = self.must(first);
-        let (device, range) = (job.namespace.device, job.work.range);
-        let mut bytes = std::mem::take(&mut job.half);
-        bytes.extend(written);
-        let mut rest = &bytes[..];
-        for buffer in &mut memory {
-            let (here, behind) = rest.split_at(buffer.len());
-            buffer.copy_from_slice(here);
-            rest = behind;
-        }
-        let data = memory.into_iter().map(|buffer| buffer.freeze()).collect();
-        self.run(second, devices);
-        self.run(first, devices);
-        let op = Op::CompareAndWrite { fua };
-        let data = Data::Write(data);
-        self.submit(first, device, op, range.slba, range.blocks, data, devices);
-    }
-
     /// Reads the ranges of a Dataset Management command and drops its payload.
     fn read_ranges(&mut self, slot: SlotId) -> Result<(), Status> {
         let job = self.must(slot);
@@ -795,17 +619,6 @@ impl IoQueue {
             }
             State::Parked => self.end(slot, status, SegmentsMut::new(), devices, out),
             State::Held | State::Running => {}
-        }
-    }
-
-    /// The command has failed: so has the other half, or the one that is still to come.
-    fn part_from_mate(&mut self, slot: SlotId, devices: &mut Devices, out: &mut Vec<Outcome>) {
-        if self.fusing == Fusing::Waiting(slot) {
-            self.fusing = Fusing::Refused;
-        }
-        if let Some(mate) = self.must(slot).mate.take() {
-            self.must(mate).mate = None;
-            self.doom(mate, Status::ABORTED_FAILED_FUSED, devices, out);
         }
     }
 
