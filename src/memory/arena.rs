@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
+use super::free::huge_page_size;
 use super::{SLOT_ALIGN, mapping};
 use crate::lock;
 
@@ -337,19 +338,6 @@ impl Drop for Region {
             }
         }
     }
-}
-
-/// The kernel's default huge page size in bytes, or `None` where it has none set aside.
-///
-/// Asked before the allocator is, because it gives up the process where the line is missing.
-pub(super) fn huge_page_size() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| -> Option<usize> {
-        let line = text.lines().find(|l| l.starts_with(name))?;
-        line[name.len()..].split_whitespace().next()?.parse().ok()
-    };
-    (field("HugePages_Free:")? > 0).then_some(())?;
-    Some(field("Hugepagesize:")? * 1024)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::arena::huge_page_size;
+use super::free::huge_page_size;
 use super::{mapping, prefetch};
 use crate::lock;
 
