@@ -402,10 +402,22 @@ impl PollGroup {
             if self.site.portion == 0 {
                 // The next round begins with the others.
                 self.first = (at + 1) % count;
+                self.pass_over(count - step - 1);
                 break;
             }
         }
         busy
+    }
+
+    /// So many connections, from the first of the next round on, have not received in this one: they are not to
+    /// be forgotten when the turn ends.
+    fn pass_over(&mut self, count: usize) {
+        for step in 0..count {
+            let at = (self.first + step) % self.active.len();
+            if let Some(p) = &mut self.places[self.active[at] as usize] {
+                p.session.pass_over();
+            }
+        }
     }
 
     /// Sends what a round has brought when another follows.

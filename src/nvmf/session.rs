@@ -129,7 +129,7 @@ pub struct Session {
     readable: bool,
     /// The wire has taken less than it was given.
     congested: bool,
-    /// A turn has ended before all that was received was acted on.
+    /// A round has ended before all that was received was acted on.
     behind: bool,
     demand: Demand,
     /// Its number among the queues of its controller.
@@ -210,6 +210,11 @@ impl Session {
     /// Whether there is something to send that the wire may take.
     pub fn has_output(&self) -> bool {
         self.connection.unsent() > 0 && !self.congested
+    }
+
+    /// A round has ended before it could receive.
+    pub fn pass_over(&mut self) {
+        self.behind = true;
     }
 
     /// Whether it can go on without being told.

@@ -1,7 +1,7 @@
 //! Hosts that ask for much at once are given it in portions, in turn, and nothing is forgotten between
 //! two turns.
 
-use super::commands::read;
+use super::commands::{flush, read};
 use super::host::Host;
 use super::world::{Plan, World};
 use crate::memory::Class;
@@ -11,11 +11,14 @@ use crate::nvmf::{PayloadSizes, TransportOptions};
 /// Reads that one host has in flight: more than are taken in one turn.
 const READS: usize = 400;
 
+/// Hosts that have so many in flight at most.
+const GREEDY: usize = 10;
+
 /// One group, with memory for all that is asked for.
 fn world() -> World {
     let bulk = vec![Class {
         slot_size: 4096,
-        slots: 2 * READS,
+        slots: GREEDY * READS,
     }];
     World::with(Plan {
         groups: 1,
@@ -76,4 +79,27 @@ fn what_a_turn_has_left_is_done_in_the_next_though_nothing_more_comes() {
     world.settle();
     count += answered(&mut io);
     assert_eq!(count, READS);
+}
+
+#[test]
+fn who_waits_for_room_in_its_queue_is_not_forgotten_among_greedy_hosts() {
+    let mut world = world();
+    let (_admin, cntlid) = Host::admin(&mut world);
+    let qids = 1..=GREEDY as u16;
+    let deep = |qid| Host::deep(&mut world, cntlid, qid, 512);
+    let mut greedy: Vec<Host> = qids.map(deep).collect();
+    let mut modest = Host::io(&mut world, cntlid, GREEDY as u16 + 1);
+    greedy.iter_mut().for_each(ask);
+    // One more than there is room for: it is taken when an answer has left.
+    for _ in 0..33 {
+        modest.submit(flush(), &[]);
+    }
+    world.turn();
+    world.side.borrow_mut().groups[0].watch_nobody();
+    world.settle();
+    assert_eq!(answered(&mut modest), 33);
+    assert_eq!(
+        greedy.iter_mut().map(answered).sum::<usize>(),
+        GREEDY * READS
+    );
 }
