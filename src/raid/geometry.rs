@@ -188,7 +188,11 @@ impl Geometry {
 
     /// Stripes of a row.
     pub fn stripes_per_row(&self) -> u64 {
-        u64::from(self.chunk_bytes / self.stripe_bytes)
+        1 << self.stripes_per_row_shift()
+    }
+
+    fn stripes_per_row_shift(&self) -> u32 {
+        self.chunk_bytes.trailing_zeros() - self.stripe_bytes.trailing_zeros()
     }
 
     /// Bytes of the volume.
@@ -204,12 +208,13 @@ impl Geometry {
     /// The row and role of a byte of the volume.
     pub fn place(&self, offset: u64) -> Place {
         debug_assert!(offset < self.volume_bytes(), "byte {offset} of the volume");
-        let chunk = offset / u64::from(self.chunk_bytes);
+        // Chunks and stripes are powers of two: this is asked too often for more than one division.
+        let chunk = offset >> self.chunk_bytes.trailing_zeros();
         let data = self.data() as u64;
         Place {
             row: chunk / data,
             role: (chunk % data) as usize,
-            within: (offset % u64::from(self.chunk_bytes)) as u32,
+            within: offset as u32 & (self.chunk_bytes - 1),
         }
     }
 
@@ -218,16 +223,22 @@ impl Geometry {
         place.row * u64::from(self.chunk_bytes) + u64::from(place.within)
     }
 
+    /// Whether `len` bytes from `offset` on hold all of `row`.
+    pub fn covers_row(&self, offset: u64, len: u64, row: u64) -> bool {
+        let start = row * self.row_bytes();
+        offset <= start && offset + len >= start + self.row_bytes()
+    }
+
     /// The stripe that a place is in, and the byte inside the stripe.
     pub fn stripe_of(&self, place: Place) -> (u64, u32) {
-        let index = u64::from(place.within / self.stripe_bytes);
+        let index = u64::from(place.within >> self.stripe_bytes.trailing_zeros());
         let stripe = place.row * self.stripes_per_row() + index;
-        (stripe, place.within % self.stripe_bytes)
+        (stripe, place.within & (self.stripe_bytes - 1))
     }
 
     /// The row of a stripe.
     pub fn row_of(&self, stripe: u64) -> u64 {
-        stripe / self.stripes_per_row()
+        stripe >> self.stripes_per_row_shift()
     }
 
     /// First byte of a stripe, the same on every member.
@@ -255,7 +266,7 @@ impl Geometry {
             return parity;
         }
         match self.layout {
-            Layout::LeftSymmetric | Layout::RightSymmetric => (parity + 1 + role) % self.members(),
+            Layout::LeftSymmetric | Layout::RightSymmetric => self.around(parity + 1 + role),
             _ => role + usize::from(role >= parity),
         }
     }
@@ -268,9 +279,17 @@ impl Geometry {
         }
         match self.layout {
             Layout::LeftSymmetric | Layout::RightSymmetric => {
-                (member + self.members() - parity - 1) % self.members()
+                self.around(member + self.members() - parity - 1)
             }
             _ => member - usize::from(member > parity),
+        }
+    }
+
+    /// A member's number that may have run past the last one, once at most.
+    fn around(&self, member: usize) -> usize {
+        match member.checked_sub(self.members()) {
+            Some(wrapped) => wrapped,
+            None => member,
         }
     }
 

@@ -6,10 +6,21 @@ use crate::memory::{Buf, Segments, SegmentsMut};
 use crate::xor;
 
 /// The bytes `at..at + len` as one view, if one segment holds them all.
-pub(super) fn contiguous(segments: &Segments, mut at: usize, len: usize) -> Option<Buf> {
+pub(super) fn contiguous(segments: &Segments, at: usize, len: usize) -> Option<Buf> {
+    let (segment, at) = segment(segments, at)?;
+    (at + len <= segment.len()).then(|| segment.slice(at..at + len))
+}
+
+/// Whether one segment holds all of the bytes `at..at + len`.
+pub(super) fn is_contiguous(segments: &Segments, at: usize, len: usize) -> bool {
+    segment(segments, at).is_some_and(|(segment, at)| at + len <= segment.len())
+}
+
+/// The segment of the byte `at`, and where in it that is.
+fn segment(segments: &Segments, mut at: usize) -> Option<(&Buf, usize)> {
     for segment in segments {
         if at < segment.len() {
-            return (at + len <= segment.len()).then(|| segment.slice(at..at + len));
+            return Some((segment, at));
         }
         at -= segment.len();
     }
@@ -199,7 +210,9 @@ mod tests {
             stretches(&frozen, at, len, |i, b| seen[i..i + b.len()].copy_from_slice(b));
             prop_assert_eq!(&seen, &new);
             prop_assert_eq!(&flat(&slice(&frozen, at, len)), &new);
-            if let Some(one) = contiguous(&frozen, at, len) {
+            let one = contiguous(&frozen, at, len);
+            prop_assert_eq!(one.is_some(), is_contiguous(&frozen, at, len));
+            if let Some(one) = one {
                 prop_assert_eq!(&one[..], &new[..]);
             }
         }

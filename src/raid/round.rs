@@ -203,6 +203,7 @@ impl Shard {
     /// Looks at every fragment of the round.
     fn survey(&mut self, at: u32) -> Survey {
         let stripe_bytes = self.geometry.stripe_bytes();
+        let chunk_bytes = self.geometry.chunk_bytes();
         let granule = (stripe_bytes / 64).max(512);
         let all = u64::MAX >> (64 - stripe_bytes / granule);
         let stripe = &mut self.cache[at];
@@ -215,43 +216,45 @@ impl Shard {
             let f = &self.fragments[next as usize];
             let role = usize::from(f.role);
             let bit: Mask = 1 << role;
-            let covered = &mut stripe.covered[role];
             match f.kind {
                 FragmentKind::Read | FragmentKind::Compare => {
-                    wanted |= bit * u64::from(touched & bit == 0 || *covered != all);
+                    let known = touched & bit != 0 && stripe.covered[role] == all;
+                    wanted |= bit * u64::from(!known);
                 }
                 FragmentKind::CompareAndWrite => {
-                    wanted |= bit * u64::from(touched & bit == 0 || *covered != all);
+                    let known = touched & bit != 0 && stripe.covered[role] == all;
+                    wanted |= bit * u64::from(!known);
                     if touched & bit == 0 {
-                        *covered = 0;
+                        stripe.covered[role] = 0;
                     }
                     touched |= bit;
                     composed |= bit;
                 }
+                FragmentKind::Write | FragmentKind::Zero if f.len == stripe_bytes => {
+                    let payload = match (f.kind, &self.jobs[f.job as usize].job.data) {
+                        (FragmentKind::Write, Data::Write(segments)) => Some(segments),
+                        _ => None,
+                    };
+                    for (role, at) in f.blocks(chunk_bytes) {
+                        let bit: Mask = 1 << role;
+                        stripe.covered[role] = all;
+                        touched |= bit;
+                        let scattered =
+                            payload.is_some_and(|p| !payload::is_contiguous(p, at, f.len as usize));
+                        composed |= bit * u64::from(scattered);
+                    }
+                }
                 FragmentKind::Write | FragmentKind::Zero => {
                     if touched & bit == 0 {
-                        *covered = 0;
+                        stripe.covered[role] = 0;
                     }
                     touched |= bit;
-                    if f.len == stripe_bytes {
-                        *covered = all;
-                        let whole = f.kind == FragmentKind::Zero
-                            || match &self.jobs[f.job as usize].job.data {
-                                Data::Write(segments) => {
-                                    payload::contiguous(segments, f.at as usize, f.len as usize)
-                                        .is_some()
-                                }
-                                Data::None | Data::Read(_) => false,
-                            };
-                        composed |= bit * u64::from(!whole);
-                    } else {
-                        let first = f.start.div_ceil(granule);
-                        let end = (f.start + f.len) / granule;
-                        if end > first {
-                            *covered |= (u64::MAX >> (64 - (end - first))) << first;
-                        }
-                        composed |= bit;
+                    let first = f.start.div_ceil(granule);
+                    let end = (f.start + f.len) / granule;
+                    if end > first {
+                        stripe.covered[role] |= (u64::MAX >> (64 - (end - first))) << first;
                     }
+                    composed |= bit;
                 }
                 FragmentKind::Rebuild => {
                     let slot = self.geometry.member(row, role);
@@ -301,6 +304,7 @@ impl Shard {
             return self.answer_reads(at);
         }
         let stripe_bytes = self.geometry.stripe_bytes() as usize;
+        let chunk_bytes = self.geometry.chunk_bytes();
         let data = self.geometry.data();
         let stripe = &mut self.cache[at];
         let plan = stripe.plan.expect("a round that reads has a plan");
@@ -338,75 +342,76 @@ impl Shard {
             if f.job == NONE {
                 continue;
             }
-            let role = usize::from(f.role);
-            let bit: Mask = 1 << role;
             let (from, to) = (f.start as usize, (f.start + f.len) as usize);
-            let (start, len) = (f.at as usize, f.len as usize);
+            let len = f.len as usize;
             let owned = &mut self.jobs[f.job as usize];
             fua |= owned.job.op.is_fua();
             stripe.reach.before |= owned.job.reach.0;
             stripe.reach.after |= owned.job.reach.1;
-            let draft = &mut self.drafts[role];
-            match (f.kind, &mut owned.job.data) {
-                (FragmentKind::Read, Data::Read(segments)) => {
-                    let bytes = current(stripe, draft.as_ref(), role);
-                    payload::fill(segments, start, &bytes[from..to]);
-                }
-                (FragmentKind::Write, Data::Write(segments)) => {
-                    let whole = (len == stripe_bytes)
-                        .then(|| payload::contiguous(segments, start, len))
-                        .flatten();
-                    zeroed &= !bit;
-                    if let Some(buf) = whole {
-                        stripe.spare.extend(draft.take());
-                        stripe.fresh[role] = Some(buf);
-                    } else {
-                        let page = compose(stripe, draft, role);
-                        payload::stretches(segments, start, len, |i, bytes| {
-                            page[from + i..from + i + bytes.len()].copy_from_slice(bytes);
-                        });
+            for (role, start) in f.blocks(chunk_bytes) {
+                let bit: Mask = 1 << role;
+                let draft = &mut self.drafts[role];
+                match (f.kind, &mut owned.job.data) {
+                    (FragmentKind::Read, Data::Read(segments)) => {
+                        let bytes = current(stripe, draft.as_ref(), role);
+                        payload::fill(segments, start, &bytes[from..to]);
                     }
-                }
-                (FragmentKind::Zero, _) => {
-                    deallocate &= matches!(
-                        owned.job.op,
-                        Op::WriteZeroes {
-                            deallocate: true,
-                            ..
-                        }
-                    );
-                    if len == stripe_bytes {
-                        zeroed |= bit;
-                        stripe.spare.extend(draft.take());
-                        stripe.fresh[role] = Some(self.zero.clone());
-                    } else {
+                    (FragmentKind::Write, Data::Write(segments)) => {
+                        let whole = (len == stripe_bytes)
+                            .then(|| payload::contiguous(segments, start, len))
+                            .flatten();
                         zeroed &= !bit;
-                        compose(stripe, draft, role)[from..to].fill(0);
-                    }
-                }
-                (
-                    kind @ (FragmentKind::Compare | FragmentKind::CompareAndWrite),
-                    Data::Write(segments),
-                ) => {
-                    let bytes = &current(stripe, draft.as_ref(), role)[from..to];
-                    let mut equal = true;
-                    payload::stretches(segments, start, len, |i, expected| {
-                        equal &= bytes[i..i + expected.len()] == *expected;
-                    });
-                    if !equal {
-                        if owned.status == Status::Ok {
-                            owned.status = Status::Miscompare;
+                        if let Some(buf) = whole {
+                            stripe.spare.extend(draft.take());
+                            stripe.fresh[role] = Some(buf);
+                        } else {
+                            let page = compose(stripe, draft, role);
+                            payload::stretches(segments, start, len, |i, bytes| {
+                                page[from + i..from + i + bytes.len()].copy_from_slice(bytes);
+                            });
                         }
-                    } else if kind == FragmentKind::CompareAndWrite {
-                        zeroed &= !bit;
-                        let page = compose(stripe, draft, role);
-                        let second = owned.job.len as usize;
-                        payload::stretches(segments, second + start, len, |i, bytes| {
-                            page[from + i..from + i + bytes.len()].copy_from_slice(bytes);
-                        });
                     }
+                    (FragmentKind::Zero, _) => {
+                        deallocate &= matches!(
+                            owned.job.op,
+                            Op::WriteZeroes {
+                                deallocate: true,
+                                ..
+                            }
+                        );
+                        if len == stripe_bytes {
+                            zeroed |= bit;
+                            stripe.spare.extend(draft.take());
+                            stripe.fresh[role] = Some(self.zero.clone());
+                        } else {
+                            zeroed &= !bit;
+                            compose(stripe, draft, role)[from..to].fill(0);
+                        }
+                    }
+                    (
+                        kind @ (FragmentKind::Compare | FragmentKind::CompareAndWrite),
+                        Data::Write(segments),
+                    ) => {
+                        let bytes = &current(stripe, draft.as_ref(), role)[from..to];
+                        let mut equal = true;
+                        payload::stretches(segments, start, len, |i, expected| {
+                            equal &= bytes[i..i + expected.len()] == *expected;
+                        });
+                        if !equal {
+                            if owned.status == Status::Ok {
+                                owned.status = Status::Miscompare;
+                            }
+                        } else if kind == FragmentKind::CompareAndWrite {
+                            zeroed &= !bit;
+                            let page = compose(stripe, draft, role);
+                            let second = owned.job.len as usize;
+                            payload::stretches(segments, second + start, len, |i, bytes| {
+                                page[from + i..from + i + bytes.len()].copy_from_slice(bytes);
+                            });
+                        }
+                    }
+                    (kind, data) => unreachable!("a {kind:?} does not come with {data:?}"),
                 }
-                (kind, data) => unreachable!("a {kind:?} does not come with {data:?}"),
             }
         }
         for (role, draft) in self.drafts.iter_mut().enumerate() {
@@ -522,26 +527,9 @@ impl Shard {
 
     /// Finishes a round once every node knows of the members that failed to store it.
     pub(super) fn settle(&mut self, at: u32) {
-        let stripe = &mut self.cache[at];
-        let row = stripe.row;
-        let start = self.geometry.member_offset(stripe.number);
-        let end = start + u64::from(self.geometry.stripe_bytes());
-        let (settled, members) = (&self.settled, self.geometry.members());
-        let known = roles(stripe.unwritten).all(|bay| {
-            let noted = || settled.is_bad(settled.slot_in(bay), start, end);
-            !settled.takes(bay, row, members) || noted()
-        });
-        // What this round has stored is not bad any more.
-        let stored = roles(stripe.dirty | stripe.heal)
-            .map(|role| self.geometry.member(row, role))
-            .filter(|&slot| stripe.unwritten & (1 << self.view.bay(slot)) == 0)
-            .fold(0u64, |slots, slot| slots | 1 << slot);
-        let is_bad = |slot| stored & (1u64 << slot) == 0 && settled.is_bad(slot, start, end);
-        let is_lost = |slot| !settled.writable(slot, row) || is_bad(slot);
-        if known
-            && stripe.unwritten != 0
-            && (0..self.geometry.members()).filter(|&s| is_lost(s)).count() > 1
-        {
+        // Mostly there is none.
+        let known = self.cache[at].unwritten == 0 || self.is_known(at);
+        if known && self.is_lost(at) {
             // What it stored can't be told any more from what the members hold.
             return self.fail_round(at, Status::WriteFault);
         }
@@ -551,6 +539,42 @@ impl Shard {
         } else if !self.strikes(at) {
             self.finish(at);
         }
+    }
+
+    /// The bytes of a stripe on every member.
+    fn extent(&self, at: u32) -> std::ops::Range<u64> {
+        let start = self.geometry.member_offset(self.cache[at].number);
+        start..start + u64::from(self.geometry.stripe_bytes())
+    }
+
+    /// Whether every node knows of the members that failed to store a round.
+    fn is_known(&self, at: u32) -> bool {
+        let stripe = &self.cache[at];
+        let (settled, members) = (&self.settled, self.geometry.members());
+        let extent = self.extent(at);
+        roles(stripe.unwritten).all(|bay| {
+            let noted = || settled.is_bad(settled.slot_in(bay), extent.start, extent.end);
+            !settled.takes(bay, stripe.row, members) || noted()
+        })
+    }
+
+    /// Whether so many members failed to store a round that what it stored is lost.
+    fn is_lost(&self, at: u32) -> bool {
+        let stripe = &self.cache[at];
+        if stripe.unwritten == 0 {
+            return false;
+        }
+        let (settled, row) = (&self.settled, stripe.row);
+        let extent = self.extent(at);
+        // What this round has stored is not bad any more.
+        let stored = roles(stripe.dirty | stripe.heal)
+            .map(|role| self.geometry.member(row, role))
+            .filter(|&slot| stripe.unwritten & (1 << self.view.bay(slot)) == 0)
+            .fold(0u64, |slots, slot| slots | 1 << slot);
+        let is_bad =
+            |slot| stored & (1u64 << slot) == 0 && settled.is_bad(slot, extent.start, extent.end);
+        let is_lost = |slot| !settled.writable(slot, row) || is_bad(slot);
+        (0..self.geometry.members()).filter(|&s| is_lost(s)).count() > 1
     }
 
     /// The round is stored: keep what may be cached, and answer.

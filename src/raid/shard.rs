@@ -305,52 +305,85 @@ impl Shard {
             if self.fragments.len() >= FRAGMENTS {
                 return false;
             }
-            let place = self.geometry.place(owned.job.offset + owned.admitted);
-            let (number, start) = self.geometry.stripe_of(place);
-            let room = u64::from(self.geometry.stripe_bytes() - start);
-            let len = room.min(owned.job.len - owned.admitted) as u32;
-            let kind = match owned.job.op {
-                Op::Read => FragmentKind::Read,
-                Op::Write { .. } => FragmentKind::Write,
-                Op::WriteZeroes { .. } => FragmentKind::Zero,
-                Op::Compare => FragmentKind::Compare,
-                Op::CompareAndWrite { .. } => FragmentKind::CompareAndWrite,
-                Op::Flush => unreachable!("a flush has no owner"),
-            };
-            let slot = self.geometry.member(place.row, place.role);
-            if self.view.doubtful(slot, place.row) {
+            let (fragment, number, row) = self.cut(at);
+            let data = u64::from(fragment.bytes());
+            if self.is_doubtful(row, &fragment) {
                 // What was written there could not be read again, and what is read might be wrong.
                 let owned = &mut self.jobs[at as usize];
-                owned.admitted += u64::from(len);
+                owned.admitted += data;
                 owned.status = Status::MediumError;
                 continue;
             }
+            let owned = &self.jobs[at as usize];
+            let pace = match fragment.kind {
+                FragmentKind::Write | FragmentKind::Zero => match self.may_wait(&owned.job, row) {
+                    true => Pace::Patient,
+                    false if owned.job.op.is_fua() => Pace::Urgent,
+                    false => Pace::Prompt,
+                },
+                _ => Pace::Prompt,
+            };
+            if !self.attach(number, row, fragment, pace) {
+                return false;
+            }
+            let owned = &mut self.jobs[at as usize];
+            owned.admitted += data;
+            owned.left += 1;
+        }
+    }
+
+    /// The next fragment of a job, its stripe, and the row of that.
+    fn cut(&self, at: u32) -> (Fragment, u64, u64) {
+        let OwnedJob { job, admitted, .. } = &self.jobs[at as usize];
+        let place = self.geometry.place(job.offset + admitted);
+        let kind = match job.op {
+            Op::Read => FragmentKind::Read,
+            Op::Write { .. } => FragmentKind::Write,
+            Op::WriteZeroes { .. } => FragmentKind::Zero,
+            Op::Compare => FragmentKind::Compare,
+            Op::CompareAndWrite { .. } => FragmentKind::CompareAndWrite,
+            Op::Flush => unreachable!("a flush has no owner"),
+        };
+        let stripe_bytes = self.geometry.stripe_bytes();
+        let writes = matches!(kind, FragmentKind::Write | FragmentKind::Zero);
+        if writes && self.geometry.covers_row(job.offset, job.len, place.row) {
+            // All of a row: stripe by stripe, with all roles of each, instead of role by role.
+            let start = place.row * self.geometry.row_bytes() - job.offset;
+            let data = self.geometry.data();
+            let index = (admitted - start) / (u64::from(stripe_bytes) * data as u64);
             let fragment = Fragment {
                 job: at,
                 next: NONE,
                 kind,
-                role: place.role as u8,
-                start,
-                len,
-                at: owned.admitted as u32,
+                role: 0,
+                roles: data as u8,
+                start: 0,
+                len: stripe_bytes,
+                at: (start + index * u64::from(stripe_bytes)) as u32,
             };
-            let pace = match fragment.kind {
-                FragmentKind::Write | FragmentKind::Zero => {
-                    match self.may_wait(&owned.job, place.row) {
-                        true => Pace::Patient,
-                        false if owned.job.op.is_fua() => Pace::Urgent,
-                        false => Pace::Prompt,
-                    }
-                }
-                _ => Pace::Prompt,
-            };
-            if !self.attach(number, place.row, fragment, pace) {
-                return false;
-            }
-            let owned = &mut self.jobs[at as usize];
-            owned.admitted += u64::from(len);
-            owned.left += 1;
+            let number = place.row * self.geometry.stripes_per_row() + index;
+            return (fragment, number, place.row);
         }
+        let (number, start) = self.geometry.stripe_of(place);
+        let room = u64::from(stripe_bytes - start);
+        let fragment = Fragment {
+            job: at,
+            next: NONE,
+            kind,
+            role: place.role as u8,
+            roles: 1,
+            start,
+            len: room.min(job.len - admitted) as u32,
+            at: *admitted as u32,
+        };
+        (fragment, number, place.row)
+    }
+
+    /// Whether a block that a fragment is about could only be told from parity that may not match.
+    fn is_doubtful(&self, row: u64, fragment: &Fragment) -> bool {
+        let roles = fragment.role..fragment.role + fragment.roles;
+        let slot = |role: u8| self.geometry.member(row, usize::from(role));
+        self.view.unsynced.is_some() && roles.map(slot).any(|slot| self.view.doubtful(slot, row))
     }
 
     /// Puts a fragment into its stripe; `false` while there is no stripe to be had.
@@ -365,7 +398,7 @@ impl Shard {
         {
             return true;
         }
-        let len = fragment.len;
+        let bytes = fragment.bytes();
         let index = self.fragments.insert(fragment) as u32;
         let stripe = &mut self.cache[at];
         let fresh = stripe.pending.is_empty();
@@ -375,12 +408,12 @@ impl Shard {
         match phase {
             // It was idle or new exactly if this is its first fragment and no round is under way.
             Phase::Ready if fresh && stripe.round.is_empty() => {
-                let waits = pace == Pace::Patient && self.begin_wait(at, len);
+                let waits = pace == Pace::Patient && self.begin_wait(at, bytes);
                 if !waits {
                     self.ready.push_back(at);
                 }
             }
-            Phase::Waiting => self.fill(at, len, pace != Pace::Patient),
+            Phase::Waiting => self.fill(at, bytes, pace != Pace::Patient),
             Phase::Batched if mutation::on(Mutation::R6) && self.is_away(at) => {
                 self.cache[at].phase = Phase::Ready;
                 self.ready.push_back(at);

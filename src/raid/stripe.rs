@@ -9,7 +9,8 @@ use crate::memory::{Buf, BufMut};
 /// No index.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// A host request's (or a window's) business with one data role of one stripe.
+/// A host request's (or a window's) business with one stripe: with a part of one role, or with several
+/// data roles, all of each.
 #[derive(Debug)]
 pub(super) struct Fragment {
     /// The job it is part of; [`NONE`] for a window's.
@@ -18,14 +19,29 @@ pub(super) struct Fragment {
     pub next: u32,
     /// What it does.
     pub kind: FragmentKind,
-    /// The role it is about.
+    /// The (first) role it is about.
     pub role: u8,
+    /// How many roles it is about, one behind the other.
+    pub roles: u8,
     /// First byte inside the stripe.
     pub start: u32,
-    /// Number of bytes.
+    /// Number of bytes of each role.
     pub len: u32,
-    /// First byte inside the job's payload.
+    /// First byte inside the job's payload. That of the next role lies a chunk behind it.
     pub at: u32,
+}
+
+impl Fragment {
+    /// Number of bytes in all.
+    pub(super) fn bytes(&self) -> u32 {
+        self.len * u32::from(self.roles)
+    }
+
+    /// Each role, and its first byte inside the job's payload, where chunks have so many bytes.
+    pub(super) fn blocks(&self, chunk_bytes: u32) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (role, at) = (usize::from(self.role), self.at as usize);
+        (0..usize::from(self.roles)).map(move |k| (role + k, at + k * chunk_bytes as usize))
+    }
 }
 
 /// What a fragment does.

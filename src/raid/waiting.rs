@@ -34,7 +34,9 @@ impl Streams {
     /// Notes a write of `offset..end`, and says whether it goes on where an earlier one ended, give
     /// or take `slack` bytes (requests of a stream overtake one another on their way).
     pub(super) fn follows(&mut self, offset: u64, end: u64, slack: u64) -> bool {
-        let near = |known: &u64| known.abs_diff(offset) <= slack;
+        // As differences of numbers without a sign: a comparison for each.
+        let least = offset.saturating_sub(slack);
+        let near = |known: &u64| known.wrapping_sub(least) <= offset - least + slack;
         // Nearly all writes at random are near none; all of them are looked at, without a branch.
         if !self.ends.iter().fold(false, |any, known| any | near(known)) {
             self.ends[self.next] = end;
@@ -123,10 +125,7 @@ impl Shard {
         if !job.streams || job.alone || job.op.is_fua() || self.batching.partial_wait.is_zero() {
             return false;
         }
-        let row_bytes = self.geometry.row_bytes();
-        let start = row * row_bytes;
-        let whole = job.offset <= start && job.offset + job.len >= start + row_bytes;
-        !whole && self.clock.is_some()
+        !self.geometry.covers_row(job.offset, job.len, row) && self.clock.is_some()
     }
 
     /// Lets a stripe with its first fragment wait, if waiting has been worth while.

@@ -91,6 +91,7 @@ impl Shard {
                 next: NONE,
                 kind,
                 role: role as u8,
+                roles: 1,
                 start: 0,
                 len: self.geometry.stripe_bytes(),
                 at: window.epoch as u32,

@@ -43,15 +43,15 @@ struct Span {
 impl Span {
     /// The span with one more fragment; `None` where that needs a round of its own.
     fn with(span: Option<Self>, fragment: &Fragment, whole: bool) -> Option<Self> {
-        let role = fragment.role;
+        let (from, to) = (fragment.role, fragment.role + fragment.roles - 1);
         let Some(span) = span else {
             return Some(Self {
-                first: role,
-                last: role,
+                first: from,
+                last: to,
                 alone: !whole,
             });
         };
-        let (first, last) = (span.first.min(role), span.last.max(role));
+        let (first, last) = (span.first.min(from), span.last.max(to));
         if (first, last) == (span.first, span.last) {
             let same = whole || span.first == span.last;
             return same.then_some(Self {
@@ -59,7 +59,7 @@ impl Span {
                 ..span
             });
         }
-        let near = last - first == span.last - span.first + 1;
+        let near = from <= span.last + 1 && span.first <= to + 1;
         (near && whole && !span.alone).then_some(Self {
             first,
             last,
@@ -249,12 +249,15 @@ impl Shard {
     ///   the entry might take for new what is old.
     pub(in crate::raid) fn strikes(&mut self, at: u32) -> bool {
         let stripe = &self.cache[at];
+        if stripe.logged == 0 {
+            return false;
+        }
         let written = stripe.dirty & self.geometry.data_mask();
         let bays = roles(written).map(|role| self.bays_of(stripe.row, role));
         let lost = stripe.unwritten & bays.fold(0, |bays, more| bays | more) != 0;
         let several = written.count_ones() > 1;
         let harmless = (!several && !lost) || mutation::on(Mutation::D13);
-        if stripe.logged == 0 || harmless {
+        if harmless {
             return false;
         }
         self.cache[at].phase = Phase::Striking;
@@ -353,6 +356,7 @@ mod tests {
             next: NONE,
             kind: FragmentKind::Write,
             role,
+            roles: 1,
             start: 0,
             len: 0,
             at: 0,
