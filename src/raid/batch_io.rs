@@ -2,7 +2,7 @@
 //! outcome for each of them, and the runs of others sent home.
 
 use super::batch::BatchOp;
-use super::gather::{Batch, Stage, push};
+use super::gather::{Batch, Stage, push, push_view};
 use super::member_io::{MemberIo, Page, PageIo};
 use super::message::{Home, NodeId};
 use super::mutation::{self, Mutation};
@@ -71,8 +71,8 @@ impl Shard {
             }
             draft.count += 1;
             if writes {
-                let role = self.geometry.role(stripe.row, slot);
-                push(&mut draft.bytes, stripe.stored(role));
+                let role = self.geometry.role_beside(stripe.parity, slot);
+                push_view(&mut draft.bytes, stripe.stored(role));
             }
         }
         for index in 0..batch.guests.len() {
@@ -95,7 +95,7 @@ impl Shard {
             let pages = &mut guest.body.by_slot[slot];
             if mirror {
                 for page in pages.iter() {
-                    push(&mut draft.bytes, page.clone());
+                    push_view(&mut draft.bytes, page);
                 }
             } else {
                 for page in pages.drain(..) {
@@ -238,9 +238,9 @@ impl Shard {
                     Some(replacement) if slot == members => replacement.slot,
                     _ => slot,
                 };
-                let role = self.geometry.role(stripe.row, of);
+                let role = self.geometry.role_beside(stripe.parity, of);
                 let page = match stripe.op.is_write() {
-                    true => Page::From(stripe.stored(role)),
+                    true => Page::From(stripe.stored(role).clone()),
                     false => Page::None,
                 };
                 stripe.in_flight += 1;

@@ -5,6 +5,7 @@ use std::ops::{Index, IndexMut};
 
 use rustc_hash::FxHashMap;
 
+use super::geometry::Geometry;
 use super::pages::Pages;
 use super::stripe::{NONE, Phase, Stripe};
 
@@ -15,6 +16,7 @@ const IDLE: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct StripeCache {
+    geometry: Geometry,
     pub(super) pages: Pages,
     stripes: Box<[Stripe]>,
     table: FxHashMap<u64, u32>,
@@ -81,11 +83,13 @@ impl IndexMut<u32> for StripeCache {
 }
 
 impl StripeCache {
-    pub(super) fn new(stripes: usize, members: usize, pages: Pages) -> Self {
+    pub(super) fn new(stripes: usize, geometry: Geometry, pages: Pages) -> Self {
         let mut table = FxHashMap::default();
         // Twice the stripes, so that the table never grows.
         table.reserve(2 * stripes);
+        let members = geometry.members();
         Self {
+            geometry,
             pages,
             stripes: (0..stripes).map(|_| Stripe::new(members)).collect(),
             table,
@@ -107,7 +111,7 @@ impl StripeCache {
 
     /// The stripe of this number, which is then not idle any more; the least lately used idle one
     /// makes room for it. `None` while every stripe is busy.
-    pub(super) fn acquire(&mut self, number: u64, row: u64) -> Option<u32> {
+    pub(super) fn acquire(&mut self, number: u64) -> Option<u32> {
         if let Some(&at) = self.table.get(&number) {
             if self[at].phase == Phase::Idle {
                 self.idle.unlink(&mut self.stripes, at);
@@ -119,22 +123,28 @@ impl StripeCache {
             Some(at) => at,
             None => self.evict()?,
         };
-        let stripe = &mut self[at];
+        let stripe = &mut self.stripes[at as usize];
         debug_assert!(
             stripe.pages.iter().all(Option::is_none),
             "a free stripe is empty"
         );
         stripe.number = number;
-        stripe.row = row;
+        stripe.row = self.geometry.row_of(number);
+        stripe.parity = self.geometry.parity_member(stripe.row);
         stripe.phase = Phase::Ready;
         self.table.insert(number, at);
         Some(at)
     }
 
-    /// Puts a stripe that has nothing to do among the idle ones.
+    /// Puts a stripe that has nothing to do among the idle ones; or among the free ones, if nothing is
+    /// known of it.
     pub(super) fn release(&mut self, at: u32) {
         let stripe = &mut self[at];
         assert!(stripe.pending.is_empty() && stripe.round.is_empty() && stripe.in_flight == 0);
+        if stripe.pages.iter().all(Option::is_none) {
+            self.vacate(at);
+            return self.free.push(at);
+        }
         stripe.phase = Phase::Idle;
         self.idle.push(&mut self.stripes, at);
         if self.idle.len > IDLE {
@@ -185,39 +195,75 @@ impl StripeCache {
     fn evict(&mut self) -> Option<u32> {
         let at = Some(self.idle.oldest).filter(|&at| at != NONE)?;
         self.idle.unlink(&mut self.stripes, at);
-        let number = self[at].number;
-        self.table.remove(&number);
-        let stripe = &mut self.stripes[at as usize];
-        for page in stripe.pages.iter_mut().filter_map(Option::take) {
-            self.pages.give_shared(page);
+        for page in self.stripes[at as usize].pages.iter_mut() {
+            if let Some(page) = page.take() {
+                self.pages.give_shared(page);
+            }
         }
+        self.vacate(at);
+        Some(at)
+    }
+
+    /// A stripe of which nothing is known stands for none any more.
+    fn vacate(&mut self, at: u32) {
+        let stripe = &mut self.stripes[at as usize];
+        self.table.remove(&stripe.number);
         stripe.phase = Phase::Free;
         stripe.number = u64::MAX;
-        Some(at)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::geometry::Layout;
     use super::*;
     use crate::memory::{Arena, Pool};
 
+    /// Two stripes of an array of three members, and as many pages.
+    fn cache() -> StripeCache {
+        let arena = Arena::ordinary(2 * 4096).unwrap();
+        let pages = Pages::new(Pool::new(&arena, 4096, 2).unwrap(), 4096);
+        let geometry = Geometry::new(3, 1 << 20, 4096, 4096, Layout::default()).unwrap();
+        StripeCache::new(2, geometry, pages)
+    }
+
+    fn learn(cache: &mut StripeCache, at: u32) {
+        let page = cache.pages.take().unwrap();
+        cache[at].pages[0] = Some(page.freeze());
+    }
+
     #[test]
     fn the_least_lately_used_idle_stripe_makes_room() {
-        let arena = Arena::ordinary(4096).unwrap();
-        let pages = Pages::new(Pool::new(&arena, 4096, 1).unwrap(), 4096);
-        let mut cache = StripeCache::new(2, 3, pages);
-        let a = cache.acquire(10, 0).unwrap();
-        let b = cache.acquire(20, 0).unwrap();
-        assert_eq!(cache.acquire(30, 0), None);
+        let mut cache = cache();
+        let a = cache.acquire(10).unwrap();
+        let b = cache.acquire(20).unwrap();
+        assert_eq!(cache.acquire(30), None);
+        learn(&mut cache, a);
+        learn(&mut cache, b);
         cache.release(a);
         cache.release(b);
-        assert_eq!(cache.acquire(10, 0), Some(a));
-        assert_eq!(cache.acquire(30, 0), Some(b));
+        assert_eq!(cache.acquire(10), Some(a));
+        assert_eq!(cache.acquire(30), Some(b));
         assert_eq!(cache[b].number, 30);
         cache.release(a);
         assert!(cache.shed());
         assert!(!cache.shed());
-        assert_eq!(cache.acquire(10, 0), Some(a));
+        assert_eq!(cache.acquire(10), Some(a));
+    }
+
+    #[test]
+    fn a_stripe_of_which_nothing_is_known_is_free_at_once() {
+        let mut cache = cache();
+        let a = cache.acquire(10).unwrap();
+        let b = cache.acquire(20).unwrap();
+        learn(&mut cache, a);
+        cache.release(a);
+        cache.release(b);
+        assert_eq!(cache.acquire(30), Some(b), "what is known is kept");
+        assert_eq!((cache[b].number, cache[b].row), (30, 30));
+        // Left-symmetric: parity moves from the last of three members to the first.
+        assert_eq!(cache[b].parity, 2);
+        assert_eq!(cache.acquire(10), Some(a));
+        assert!(cache[a].pages[0].is_some());
     }
 }

@@ -14,6 +14,7 @@ use super::mutation::{self, Mutation};
 use super::shard::Shard;
 use super::stripe::NONE;
 use super::waiting::Limit;
+use crate::memory::{Buf, Segments};
 
 /// A run of this shard's stripes that are written together.
 #[derive(Debug)]
@@ -178,8 +179,8 @@ impl Shard {
             for &at in &batch.stripes {
                 let stripe = &self.cache[at];
                 for role in 0..self.geometry.members() {
-                    let slot = self.geometry.member(stripe.row, role);
-                    push(&mut body.by_slot[slot], stripe.stored(role));
+                    let slot = self.geometry.member_beside(stripe.parity, role);
+                    push_view(&mut body.by_slot[slot], stripe.stored(role));
                 }
             }
         }
@@ -434,8 +435,15 @@ fn batch_op(op: PageOp) -> (BatchOp, Needs) {
 }
 
 /// Adds a page to the bytes for one slot.
-pub(super) fn push(segments: &mut crate::memory::Segments, page: crate::memory::Buf) {
+pub(super) fn push(segments: &mut Segments, page: Buf) {
     if !segments.last_mut().is_some_and(|last| last.join(&page)) {
         segments.push(page);
+    }
+}
+
+/// Adds a view of a page. A new one, which has to be counted, only where the last does not go on in it.
+pub(super) fn push_view(segments: &mut Segments, page: &Buf) {
+    if !segments.last_mut().is_some_and(|last| last.join(page)) {
+        segments.push(page.clone());
     }
 }

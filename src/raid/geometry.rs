@@ -261,7 +261,11 @@ impl Geometry {
 
     /// The member that holds `role` of `row`.
     pub fn member(&self, row: u64, role: usize) -> usize {
-        let parity = self.parity_member(row);
+        self.member_beside(self.parity_member(row), role)
+    }
+
+    /// The member that holds `role` of a row whose parity is held by the member `parity`.
+    pub fn member_beside(&self, parity: usize, role: usize) -> usize {
         if role == self.data() {
             return parity;
         }
@@ -273,7 +277,11 @@ impl Geometry {
 
     /// The role that `member` plays in `row`: the inverse of [`Geometry::member`].
     pub fn role(&self, row: u64, member: usize) -> usize {
-        let parity = self.parity_member(row);
+        self.role_beside(self.parity_member(row), member)
+    }
+
+    /// The role that `member` plays in a row whose parity is held by the member `parity`.
+    pub fn role_beside(&self, parity: usize, member: usize) -> usize {
         if member == parity {
             return self.data();
         }

@@ -365,7 +365,7 @@ impl Shard {
             let stripe = &self.cache[at];
             let page = match io.op {
                 PageOp::Read => Page::Into(buffers.next().expect("one page for each part")),
-                PageOp::Write { .. } => Page::From(stripe.stored(usize::from(role))),
+                PageOp::Write { .. } => Page::From(stripe.stored(usize::from(role)).clone()),
                 PageOp::Zero { .. } => Page::None,
             };
             self.page_ios.push(PageIo {

@@ -24,8 +24,13 @@ impl Pages {
         }
     }
 
-    /// How many there are to be taken.
-    pub(super) fn available(&self) -> usize {
+    /// Whether so many are to be taken.
+    pub(super) fn has(&self, wanted: usize) -> bool {
+        // The pool's word is shared with other cores: mostly there is no need to look at it.
+        self.warm.len() >= wanted || self.available() >= wanted
+    }
+
+    fn available(&self) -> usize {
         self.warm.len() + self.pool.available()
     }
 
@@ -79,6 +84,7 @@ mod tests {
         pages.give(b);
         pages.give(a);
         assert_eq!(pages.available(), 3);
+        assert!(pages.has(3) && !pages.has(4));
         assert_eq!(pages.take().unwrap()[0], 1);
     }
 

@@ -26,9 +26,9 @@ impl Stripe {
     }
 
     /// The bytes that a write of this round stores for a role.
-    pub(super) fn stored(&self, role: usize) -> Buf {
+    pub(super) fn stored(&self, role: usize) -> &Buf {
         let page = self.fresh[role].as_ref().or(self.pages[role].as_ref());
-        page.expect("what is written is at hand").clone()
+        page.expect("what is written is at hand")
     }
 }
 
@@ -159,7 +159,7 @@ impl Shard {
             let page = stripe.spare.pop().expect("reserved above");
             stripe.in_flight += 1;
             self.page_ios.push(PageIo {
-                slot: self.geometry.member(stripe.row, role) as u8,
+                slot: self.geometry.member_beside(stripe.parity, role) as u8,
                 op: PageOp::Read,
                 number: stripe.number,
                 stripe: at,
@@ -177,7 +177,7 @@ impl Shard {
             true => 0,
             false => Self::round_pages(self.geometry.members()),
         };
-        while self.cache.pages.available() < wanted + kept_back {
+        while !self.cache.pages.has(wanted + kept_back) {
             if !self.cache.shed() {
                 return false;
             }
@@ -209,7 +209,7 @@ impl Shard {
         let stripe = &mut self.cache[at];
         let row = stripe.row;
         let untrusted = self.view.unreadable(&self.geometry, row);
-        let (mut touched, mut wanted, mut composed): (Mask, Mask, Mask) = (0, 0, 0);
+        let [mut touched, mut full, mut wanted, mut composed]: [Mask; 4] = [0; 4];
         let (mut verify, mut repair) = (false, false);
         let mut next = stripe.round.first;
         while next != NONE {
@@ -217,13 +217,9 @@ impl Shard {
             let role = usize::from(f.role);
             let bit: Mask = 1 << role;
             match f.kind {
-                FragmentKind::Read | FragmentKind::Compare => {
-                    let known = touched & bit != 0 && stripe.covered[role] == all;
-                    wanted |= bit * u64::from(!known);
-                }
+                FragmentKind::Read | FragmentKind::Compare => wanted |= bit & !full,
                 FragmentKind::CompareAndWrite => {
-                    let known = touched & bit != 0 && stripe.covered[role] == all;
-                    wanted |= bit * u64::from(!known);
+                    wanted |= bit & !full;
                     if touched & bit == 0 {
                         stripe.covered[role] = 0;
                     }
@@ -237,8 +233,8 @@ impl Shard {
                     };
                     for (role, at) in f.blocks(chunk_bytes) {
                         let bit: Mask = 1 << role;
-                        stripe.covered[role] = all;
                         touched |= bit;
+                        full |= bit;
                         let scattered =
                             payload.is_some_and(|p| !payload::is_contiguous(p, at, f.len as usize));
                         composed |= bit * u64::from(scattered);
@@ -254,6 +250,7 @@ impl Shard {
                     if end > first {
                         stripe.covered[role] |= (u64::MAX >> (64 - (end - first))) << first;
                     }
+                    full |= bit * u64::from(stripe.covered[role] == all);
                     composed |= bit;
                 }
                 FragmentKind::Rebuild => {
@@ -277,10 +274,6 @@ impl Shard {
             }
             next = f.next;
         }
-        let full = roles(touched)
-            .filter(|&role| stripe.covered[role] == all)
-            .fold(0, |mask, role| mask | 1 << role);
-        let parity_slot = self.geometry.parity_member(row);
         Survey {
             situation: Situation {
                 data: self.geometry.data(),
@@ -289,7 +282,7 @@ impl Shard {
                 wanted,
                 cached: stripe.cached(),
                 unreadable: untrusted | stripe.unread,
-                parity_writable: self.view.writable(parity_slot, row),
+                parity_writable: self.view.writable(stripe.parity, row),
                 verify,
             },
             composed: composed.count_ones(),
@@ -482,12 +475,12 @@ impl Shard {
         let members = self.geometry.members();
         let copied = stripe.copy & known;
         for role in roles(stripe.dirty | stripe.heal | copied) {
-            let slot = self.geometry.member(stripe.row, role);
+            let slot = self.geometry.member_beside(stripe.parity, role);
             let changed = (stripe.dirty | stripe.heal) & (1 << role) != 0;
             let mut page = |to: usize| {
                 let page = match op {
                     PageOp::Zero { .. } => Page::None,
-                    PageOp::Read | PageOp::Write { .. } => Page::From(stripe.stored(role)),
+                    PageOp::Read | PageOp::Write { .. } => Page::From(stripe.stored(role).clone()),
                 };
                 stripe.in_flight += 1;
                 self.page_ios.push(PageIo {
@@ -588,22 +581,31 @@ impl Shard {
             })
             .count();
         self.counters.corrected_reads += healed as u64;
+        // What is written whole is hardly written again soon. It is not kept, so that its pages, which are in
+        // the core's cache still, are the next stripe's.
+        let plan = stripe.plan.expect("a round that is stored has a plan");
+        let keeps = plan.method != Method::Full;
         for role in roles(self.cache[at].dirty) {
             let stripe = &mut self.cache[at];
             let fresh = stripe.fresh[role].take().expect("dirty means fresh");
             let old = stripe.pages[role].take();
-            if stripe.own & (1 << role) != 0 {
-                stripe.pages[role] = Some(fresh);
-                if let Some(old) = old {
-                    self.cache.pages.give_shared(old);
-                }
-            } else {
+            let own = stripe.own & (1 << role) != 0;
+            if keeps && !own {
                 // The host's buffer goes back to the host; a page of ours that held the old bytes
                 // may as well hold the new ones.
                 stripe.pages[role] = old.and_then(|old| old.try_into_mut().ok()).map(|mut page| {
                     page.copy_from_slice(&fresh);
                     page.freeze()
                 });
+                continue;
+            }
+            if keeps {
+                stripe.pages[role] = Some(fresh);
+            } else if own {
+                self.cache.pages.give_shared(fresh);
+            }
+            if let Some(old) = old {
+                self.cache.pages.give_shared(old);
             }
         }
         self.end_round(at, Status::Ok);

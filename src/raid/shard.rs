@@ -211,7 +211,7 @@ impl Shard {
             clock: None,
             settled: view.clone(),
             view,
-            cache: StripeCache::new(stripes, geometry.members(), pages),
+            cache: StripeCache::new(stripes, geometry, pages),
             fragments: Slab::with_capacity(FRAGMENTS),
             jobs: Slab::with_capacity(1024),
             intake: VecDeque::with_capacity(1024),
@@ -323,7 +323,7 @@ impl Shard {
                 },
                 _ => Pace::Prompt,
             };
-            if !self.attach(number, row, fragment, pace) {
+            if !self.attach(number, fragment, pace) {
                 return false;
             }
             let owned = &mut self.jobs[at as usize];
@@ -387,8 +387,8 @@ impl Shard {
     }
 
     /// Puts a fragment into its stripe; `false` while there is no stripe to be had.
-    pub(super) fn attach(&mut self, number: u64, row: u64, fragment: Fragment, pace: Pace) -> bool {
-        let Some(at) = self.cache.acquire(number, row) else {
+    pub(super) fn attach(&mut self, number: u64, fragment: Fragment, pace: Pace) -> bool {
+        let Some(at) = self.cache.acquire(number) else {
             return false;
         };
         let phase = self.cache[at].phase;

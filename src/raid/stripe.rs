@@ -124,6 +124,8 @@ pub(super) enum Phase {
 pub(super) struct Stripe {
     pub number: u64,
     pub row: u64,
+    /// The member that holds parity of the row.
+    pub parity: usize,
     pub phase: Phase,
     /// The bytes that the members hold (or would, if they were there).
     pub pages: Box<[Option<Buf>]>,
@@ -185,6 +187,7 @@ impl Stripe {
         Self {
             number: u64::MAX,
             row: 0,
+            parity: 0,
             phase: Phase::Free,
             pages: vec![None; members].into(),
             fresh: vec![None; members].into(),

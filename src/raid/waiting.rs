@@ -20,7 +20,10 @@ const WINS: u32 = 64;
 #[derive(Debug)]
 pub(super) struct Streams {
     ends: [u64; STREAMS],
+    /// The one to be forgotten next.
     next: usize,
+    /// The one that went on last.
+    latest: usize,
 }
 
 impl Streams {
@@ -28,6 +31,7 @@ impl Streams {
         Self {
             ends: [u64::MAX; STREAMS],
             next: 0,
+            latest: 0,
         }
     }
 
@@ -37,14 +41,17 @@ impl Streams {
         // As differences of numbers without a sign: a comparison for each.
         let least = offset.saturating_sub(slack);
         let near = |known: &u64| known.wrapping_sub(least) <= offset - least + slack;
-        // Nearly all writes at random are near none; all of them are looked at, without a branch.
-        if !self.ends.iter().fold(false, |any, known| any | near(known)) {
-            self.ends[self.next] = end;
-            self.next = (self.next + 1) % STREAMS;
-            return false;
+        if !near(&self.ends[self.latest]) {
+            // Nearly all writes at random are near none; all of them are looked at, without a branch.
+            if !self.ends.iter().fold(false, |any, known| any | near(known)) {
+                self.ends[self.next] = end;
+                self.next = (self.next + 1) % STREAMS;
+                return false;
+            }
+            self.latest = self.ends.iter().position(near).expect("one is near");
         }
-        let at = self.ends.iter().position(near).expect("one is near");
-        self.ends[at] = self.ends[at].max(end);
+        let latest = &mut self.ends[self.latest];
+        *latest = end.max(*latest);
         true
     }
 }

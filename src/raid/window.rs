@@ -96,7 +96,7 @@ impl Shard {
                 len: self.geometry.stripe_bytes(),
                 at: window.epoch as u32,
             };
-            if !self.attach(number, row, fragment, Pace::Prompt) {
+            if !self.attach(number, fragment, Pace::Prompt) {
                 return;
             }
             let window = self.window.as_mut().expect("looked at above");
