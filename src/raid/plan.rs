@@ -72,6 +72,8 @@ impl Situation {
         let modify = self.reading(Method::Modify, wanted | written | parity);
         let plan = match (reconstruct, modify) {
             (Some(r), Some(m)) if r.cost() == 0 || r.cost() < m.cost() => r,
+            // Its old parity would be computed, too.
+            (Some(r), Some(m)) if r.cost() == m.cost() && m.rebuild.is_some() => r,
             (_, Some(m)) => m,
             (r, None) => r?,
         };
@@ -88,20 +90,24 @@ impl Situation {
 
     /// The plan that has the old bytes of `needed` at hand.
     fn reading(&self, method: Method, needed: Mask) -> Option<Plan> {
-        let all: Mask = (2 << self.data) - 1;
+        let parity: Mask = 1 << self.data;
+        let all = (parity << 1) - 1;
         let absent = needed & !self.cached;
         let lost = absent & self.unreadable;
-        if lost == 0 && (self.verify || absent == 0 || absent != all & !self.cached) {
+        // Where everything unknown is needed anyway, one role follows from all others, which saves its read:
+        // parity, or what is overwritten whole. Other data is read from where it is as long as it can be:
+        // parity that does not match, though nobody knows, must never become data.
+        let may_follow = absent & (parity | self.full & !self.wanted);
+        let all_needed = absent == all & !self.cached;
+        if lost == 0 && (self.verify || !all_needed || may_follow == 0) {
             return Some(Plan {
                 method,
                 read: absent,
                 rebuild: None,
             });
         }
-        // One role follows from all others: the one that can't be read, or, where everything
-        // unknown is needed anyway, any one, which saves its read.
         let rebuild = match lost {
-            0 => absent,
+            0 => may_follow,
             _ => lost,
         };
         let rebuild = rebuild.trailing_zeros() as usize;
@@ -126,14 +132,18 @@ mod tests {
     use proptest::prelude::*;
 
     /// Whether the bytes of `known` roles determine everything that the round wants, by linear
-    /// algebra over GF(2): each role is a unit vector, and all roles of a stripe sum to zero.
-    /// Knows nothing of methods.
+    /// algebra over GF(2): each role is a unit vector, and all roles of a stripe sum to zero. Old data
+    /// that is wanted and can be read is never told from parity. Knows nothing of methods.
     fn determined(s: &Situation, known: Mask) -> bool {
         let parity: Mask = 1 << s.data;
         let all = (parity << 1) - 1;
         let in_span = |v: Mask| v & !known == 0 || (v ^ all) & !known == 0;
         let single = |mask: Mask| (0..=s.data).map(|k| 1 << k).filter(move |b| mask & b != 0);
-        if !single(s.part | s.wanted).all(in_span) {
+        let told = |v: Mask| match v & !s.unreadable & !parity {
+            0 => in_span(v),
+            _ => v & !known == 0,
+        };
+        if !single(s.part | s.wanted).all(told) {
             return false;
         }
         let written = s.full | s.part;
@@ -207,6 +217,25 @@ mod tests {
             parity_writable: true,
             verify: false,
         }
+    }
+
+    #[test]
+    fn data_that_can_be_read_is_not_told_from_parity() {
+        // A part of block 0 is written, all others are at hand, parity is not.
+        let s = Situation {
+            part: 0b1,
+            cached: 0b110,
+            ..healthy(3, 0)
+        };
+        let plan = s.plan().unwrap();
+        assert_eq!((plan.method, plan.read), (Method::Reconstruct, 0b1));
+        assert_eq!(plan.rebuild, None);
+        let lost = Situation {
+            unreadable: 0b1,
+            ..s
+        };
+        let plan = lost.plan().unwrap();
+        assert_eq!((plan.read, plan.rebuild), (0b1000, Some(0)));
     }
 
     #[test]

@@ -195,10 +195,14 @@ fn kept_seeds() {
     }
 }
 
-/// A seed under which an array fails while an entry is struck from a log: it ended twice.
+/// Seeds under which something was wrong: an array fails while an entry is struck from a log, which ended
+/// twice; data that could be read was told from parity that did not match.
 #[test]
 fn found_seeds() {
     run_logged(1795678929937157693, Faults::Chaos);
+    run_logged(1795733244933844754, Faults::Parity);
+    run_logged(627, Faults::Parity);
+    run(636, Faults::Parity);
 }
 
 /// As many new seeds as fit into a few seconds (`STRIPEWISE_SIM_SECONDS`).
