@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use stripewise::bdev::{Data, Op, Request};
-use stripewise::md::{BadBlocks, Features, Superblock};
+use stripewise::md::{BadBlocks, Features, Role, Superblock};
 use stripewise::xor;
 
 use crate::replay::{Entry, newest};
@@ -152,7 +152,9 @@ impl World {
                 let whole = !own.features.contains(Features::RECOVERY_OFFSET)
                     || sector < own.recovery_offset;
                 let original = !own.features.contains(Features::REPLACEMENT);
-                fresh && whole && original && role == Some(&(slot as u16))
+                // Who calls itself spare is one, though others may say already whom it is to replace.
+                let same = own.role() == Role::Slot(slot as u16);
+                fresh && whole && original && same && role == Some(&(slot as u16))
             };
             let mut all = found.iter().filter(fits);
             let one = all.next();
