@@ -52,26 +52,30 @@ pub(super) fn stretches(
 }
 
 /// Copies `bytes` to `at` of the segments.
-pub(super) fn fill(segments: &mut SegmentsMut, mut at: usize, mut bytes: &[u8]) {
-    for segment in segments {
-        if at >= segment.len() {
-            at -= segment.len();
-            continue;
-        }
-        let n = (segment.len() - at).min(bytes.len());
-        segment[at..at + n].copy_from_slice(&bytes[..n]);
-        bytes = &bytes[n..];
-        at = 0;
-        if bytes.is_empty() {
-            return;
-        }
-    }
-    assert!(bytes.is_empty(), "the range is inside the payload");
+pub(super) fn fill(segments: &mut SegmentsMut, at: usize, bytes: &[u8]) {
+    fill_by(segments, at, bytes.len(), |done, to| {
+        to.copy_from_slice(&bytes[done..done + to.len()]);
+    });
 }
 
 /// Sets as many bytes from `at` of the segments as a source has to the XOR of the sources.
-pub(super) fn fill_sum(segments: &mut SegmentsMut, mut at: usize, sources: &[&[u8]]) {
-    let len = sources[0].len();
+pub(super) fn fill_sum(segments: &mut SegmentsMut, at: usize, sources: &[&[u8]]) {
+    fill_by(segments, at, sources[0].len(), |done, to| {
+        let parts: SmallVec<[&[u8]; 16]> = sources
+            .iter()
+            .map(|source| &source[done..done + to.len()])
+            .collect();
+        xor::xor_into(to, &parts);
+    });
+}
+
+/// Calls `f` with each stretch of the bytes `at..at + len` to be filled, and where it begins in the range.
+fn fill_by(
+    segments: &mut SegmentsMut,
+    mut at: usize,
+    len: usize,
+    mut f: impl FnMut(usize, &mut [u8]),
+) {
     let mut done = 0;
     for segment in segments {
         if at >= segment.len() {
@@ -79,8 +83,7 @@ pub(super) fn fill_sum(segments: &mut SegmentsMut, mut at: usize, sources: &[&[u
             continue;
         }
         let n = (segment.len() - at).min(len - done);
-        let parts: SmallVec<[&[u8]; 16]> = sources.iter().map(|s| &s[done..done + n]).collect();
-        xor::xor_into(&mut segment[at..at + n], &parts);
+        f(done, &mut segment[at..at + n]);
         done += n;
         at = 0;
         if done == len {

@@ -344,6 +344,15 @@ impl Host {
         self.poll().is_none()
     }
 
+    /// How many commands were answered since the last look.
+    pub fn answered(&mut self) -> usize {
+        let mut count = 0;
+        while let Some(received) = self.poll() {
+            count += usize::from(matches!(received.pdu, ControllerPdu::CapsuleResp(_)));
+        }
+        count
+    }
+
     /// The next PDU, if it is there.
     pub fn poll(&mut self) -> Option<Received> {
         let bytes = self.pipe.take();

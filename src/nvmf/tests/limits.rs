@@ -11,7 +11,6 @@ use super::world::{NQN, Plan, World};
 use crate::bdev::RateLimits;
 use crate::nvme::Status;
 use crate::nvme::reservation::{AcquireAction, Keys, ReservationCommand, ReservationType};
-use crate::nvme::tcp::ControllerPdu;
 
 fn ios(rw_ios: u64) -> RateLimits {
     RateLimits {
@@ -39,15 +38,6 @@ fn gone(puppet: &Puppet) -> usize {
     puppet.seen().len()
 }
 
-/// How many commands were answered since the last look.
-fn answered(host: &mut Host) -> usize {
-    let mut count = 0;
-    while let Some(received) = host.poll() {
-        count += usize::from(matches!(received.pdu, ControllerPdu::CapsuleResp(_)));
-    }
-    count
-}
-
 #[test]
 fn hosts_get_what_is_allowed_on_all_queues_together() {
     let (mut world, puppet) = world(ios(1000));
@@ -72,7 +62,7 @@ fn hosts_get_what_is_allowed_on_all_queues_together() {
     assert_eq!(gone(&puppet), 1);
     world.pass(Duration::from_secs(10));
     assert_eq!(1 + first + gone(&puppet), 20);
-    let answers: usize = queues.iter_mut().map(answered).sum();
+    let answers: usize = queues.iter_mut().map(Host::answered).sum();
     assert_eq!(answers, 21);
     assert!(world.memory_is_whole());
 }
@@ -92,7 +82,7 @@ fn limits_that_change_or_go_take_effect_at_once() {
     set(&mut world, RateLimits::default());
     world.settle();
     assert_eq!(gone(&puppet), 14);
-    assert_eq!(answered(&mut io), 20);
+    assert_eq!(io.answered(), 20);
 }
 
 #[test]
@@ -107,7 +97,7 @@ fn a_namespace_is_removed_without_waiting_for_its_limits() {
     assert!(removed.is_ok(), "{removed:?}");
     assert_eq!(gone(&puppet), 20);
     world.settle();
-    assert_eq!(answered(&mut io), 20);
+    assert_eq!(io.answered(), 20);
     assert_eq!(world.registry.claim_of("p"), None);
 }
 

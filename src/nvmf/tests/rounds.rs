@@ -5,7 +5,6 @@ use super::commands::{flush, read};
 use super::host::Host;
 use super::world::{Plan, World};
 use crate::memory::Class;
-use crate::nvme::tcp::ControllerPdu;
 use crate::nvmf::{PayloadSizes, TransportOptions};
 
 /// Reads that one host has in flight: more than are taken in one turn.
@@ -40,15 +39,6 @@ fn ask(host: &mut Host) {
     }
 }
 
-/// How many commands were answered since the last look.
-fn answered(host: &mut Host) -> usize {
-    let mut count = 0;
-    while let Some(received) = host.poll() {
-        count += usize::from(matches!(received.pdu, ControllerPdu::CapsuleResp(_)));
-    }
-    count
-}
-
 #[test]
 fn two_hosts_are_given_their_portions_in_turn() {
     let mut world = world();
@@ -56,11 +46,11 @@ fn two_hosts_are_given_their_portions_in_turn() {
     let mut hosts = [1, 2].map(|qid| Host::deep(&mut world, cntlid, qid, 512));
     hosts.iter_mut().for_each(ask);
     world.turn();
-    let first = hosts.each_mut().map(answered);
+    let first = hosts.each_mut().map(Host::answered);
     assert!(first.iter().all(|&n| n > 0), "{first:?}");
     assert!(first.iter().sum::<usize>() < READS, "{first:?}");
     world.settle();
-    let rest = hosts.each_mut().map(answered);
+    let rest = hosts.each_mut().map(Host::answered);
     assert_eq!([first[0] + rest[0], first[1] + rest[1]], [READS; 2]);
     assert!(world.memory_is_whole());
 }
@@ -72,12 +62,12 @@ fn what_a_turn_has_left_is_done_in_the_next_though_nothing_more_comes() {
     let mut io = Host::deep(&mut world, cntlid, 1, 512);
     ask(&mut io);
     world.turn();
-    let mut count = answered(&mut io);
+    let mut count = io.answered();
     assert!((1..READS).contains(&count), "{count}");
     // From now on the group looks only at connections of which it knows that they have something.
     world.side.borrow_mut().groups[0].watch_nobody();
     world.settle();
-    count += answered(&mut io);
+    count += io.answered();
     assert_eq!(count, READS);
 }
 
@@ -97,9 +87,9 @@ fn who_waits_for_room_in_its_queue_is_not_forgotten_among_greedy_hosts() {
     world.turn();
     world.side.borrow_mut().groups[0].watch_nobody();
     world.settle();
-    assert_eq!(answered(&mut modest), 33);
+    assert_eq!(modest.answered(), 33);
     assert_eq!(
-        greedy.iter_mut().map(answered).sum::<usize>(),
+        greedy.iter_mut().map(Host::answered).sum::<usize>(),
         GREEDY * READS
     );
 }
