@@ -8,7 +8,7 @@ use super::message::{Home, NodeId};
 use super::mutation::{self, Mutation};
 use super::shard::Shard;
 use super::stripe::{Fragments, NONE, Phase};
-use crate::bdev::{Data, Op, Request, Status};
+use crate::bdev::{Data, Op, Status};
 use crate::memory::Segments;
 
 /// A request being put together: the pages of stripes that follow one another.
@@ -121,23 +121,13 @@ impl Shard {
             }
             BatchOp::Zero { deallocate } => (Op::WriteZeroes { fua, deallocate }, Data::None),
         };
-        let blocks_per_page = self.geometry.stripe_bytes() / self.block_bytes;
-        self.counters.member_requests += 1;
-        self.counters.member_pages += u64::from(count);
-        self.counters.member_bytes += u64::from(count * self.geometry.stripe_bytes());
         batch.in_flight += 1;
         let io = MemberIo::Batch {
             bay: bay as u8,
             key,
         };
-        let request = Request {
-            token: self.ios.insert(io) as u64,
-            op,
-            lba: draft.first * u64::from(blocks_per_page),
-            blocks: count * blocks_per_page,
-            data,
-        };
-        self.out.requests.push((bay, request));
+        let token = self.ios.insert(io) as u64;
+        self.ask(bay, token, op, (draft.first, count), data);
     }
 
     /// A member has answered a request of a batch.
@@ -244,7 +234,7 @@ impl Shard {
                     false => Page::None,
                 };
                 stripe.in_flight += 1;
-                self.page_ios.push(PageIo {
+                self.lanes.push(PageIo {
                     slot: slot as u8,
                     op: stripe.op,
                     number: stripe.number,

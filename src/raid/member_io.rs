@@ -1,11 +1,12 @@
 //! From pages to member requests and back: pages of one member that follow one another, with the
 //! same operation, become one request.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::batch::Body;
 use super::batching::BatchScope;
 use super::gather::{Run, push};
+use super::lanes::Lane;
 use super::shard::Shard;
 use super::stripe::Phase;
 use crate::bdev::{Data, Op, Request, Status};
@@ -40,12 +41,15 @@ impl PageOp {
         }
     }
 
-    /// Its place among all operations, less than 8.
-    fn rank(self) -> u64 {
+    /// How many there are.
+    pub(super) const KINDS: usize = 7;
+
+    /// Its place among all operations, less than [`PageOp::KINDS`].
+    pub(super) fn rank(self) -> usize {
         match self {
             PageOp::Read => 0,
-            PageOp::Write { fua } => 1 + u64::from(fua),
-            PageOp::Zero { fua, deallocate } => 3 + 2 * u64::from(fua) + u64::from(deallocate),
+            PageOp::Write { fua } => 1 + usize::from(fua),
+            PageOp::Zero { fua, deallocate } => 3 + 2 * usize::from(fua) + usize::from(deallocate),
         }
     }
 
@@ -68,14 +72,6 @@ pub(super) struct PageIo {
     pub alone: bool,
 }
 
-impl PageIo {
-    /// Sorts page I/O so that what can be merged stands together: by member, by operation, by stripe.
-    /// A member has fewer than 2^52 stripes: an NVMe namespace has no more than 2^64 bytes.
-    fn rank(&self) -> u64 {
-        u64::from(self.slot) << 56 | self.op.rank() << 52 | self.number
-    }
-}
-
 /// The bytes of a page I/O.
 #[derive(Debug)]
 pub(super) enum Page {
@@ -83,6 +79,10 @@ pub(super) enum Page {
     Into(BufMut),
     From(Buf),
 }
+
+/// A mark in the token of a member request: it is one page of a stripe, whose place in the cache the rest of
+/// the token says, with its role above that.
+const PAGE: u64 = 1 << 59;
 
 /// A request to a member, in flight.
 #[derive(Debug)]
@@ -156,6 +156,9 @@ impl Shard {
     /// Takes back page I/O that the view no longer allows: what was not issued yet must not go to
     /// a member that is lost, nor to the one that took its slot. Says whether there was any.
     pub(super) fn recall(&mut self) -> bool {
+        if !std::mem::take(&mut self.doubted) {
+            return false;
+        }
         let view = self.view.clone();
         let members = self.geometry.members();
         let allowed = |io: &PageIo, row: u64| match io.op {
@@ -164,22 +167,17 @@ impl Shard {
                 view.takes(view.bay(usize::from(io.slot)), row, members)
             }
         };
-        let mut recalled = false;
-        let mut at = 0;
-        while at < self.page_ios.len() {
-            let io = &self.page_ios[at];
-            if allowed(io, self.cache[io.stripe].row) {
-                at += 1;
-                continue;
-            }
-            recalled = true;
-            let PageIo {
-                stripe: index,
-                slot,
-                role,
-                page,
-                ..
-            } = self.page_ios.swap_remove(at);
+        let cache = &self.cache;
+        let taken = self.lanes.take_if(|io| !allowed(io, cache[io.stripe].row));
+        let recalled = !taken.is_empty();
+        for PageIo {
+            stripe: index,
+            slot,
+            role,
+            page,
+            ..
+        } in taken
+        {
             let stripe = &mut self.cache[index];
             if let Page::Into(page) = page {
                 stripe.spare.push(page);
@@ -205,48 +203,49 @@ impl Shard {
         }
     }
 
-    /// Merges the page I/O of this turn into member requests.
+    /// Makes member requests of the page I/O of this turn: one of those that follow one another.
     pub(super) fn issue(&mut self) {
-        if self.page_ios.is_empty() {
-            return;
-        }
-        // Places of page I/O are sorted, not page I/O: it is four times as large.
-        let mut pages = std::mem::take(&mut self.page_ios);
-        let mut order = std::mem::take(&mut self.order);
-        order.extend(pages.iter().map(PageIo::rank).zip(0u32..));
-        order.sort_unstable();
         let per_row = self.geometry.stripes_per_row();
         let across = self.batching.scope > BatchScope::Row;
-        let mut rest = &order[..];
-        while let Some(&(_, at)) = rest.first() {
-            let first = &pages[at as usize];
-            let follows = |ahead: usize| {
-                let io = &pages[rest[ahead].1 as usize];
-                io.slot == first.slot
-                    && io.op == first.op
-                    && io.number == first.number + ahead as u64
-                    && (across || !io.number.is_multiple_of(per_row))
-                    && !io.alone
-            };
-            let most = match first.alone {
-                true => 1,
-                false => rest.len().min(self.merge),
-            };
-            let count = (1..most).find(|&n| !follows(n)).unwrap_or(most);
-            let (together, others) = rest.split_at(count);
-            self.ask(&mut pages, together);
-            rest = others;
+        while let Some(mut lane) = self.lanes.next() {
+            while let Some(count) = lane.follow(self.merge, |number| {
+                across || !number.is_multiple_of(per_row)
+            }) {
+                match count {
+                    1 => self.ask_for_page(lane.take()),
+                    _ => self.ask_for_pages(&mut lane, count),
+                }
+            }
+            self.lanes.give_back(lane);
         }
-        order.clear();
-        self.order = order;
-        pages.clear();
-        self.page_ios = pages;
     }
 
-    /// Makes a request to a member of the page I/O at these places, which follow one another there.
-    fn ask(&mut self, pages: &mut [PageIo], places: &[(u64, u32)]) {
-        let count = places.len();
-        let first = &pages[places[0].1 as usize];
+    /// Makes a request to a member of one page. Its token says whose it is, so nothing is kept of it here.
+    fn ask_for_page(&mut self, io: PageIo) {
+        let (op, data) = match (io.op, io.page) {
+            (PageOp::Read, Page::Into(page)) => (Op::Read, Data::Read(smallvec![page])),
+            (PageOp::Write { fua }, Page::From(page)) => {
+                (Op::Write { fua }, Data::Write(smallvec![page]))
+            }
+            (PageOp::Zero { fua, deallocate }, Page::None) => {
+                (Op::WriteZeroes { fua, deallocate }, Data::None)
+            }
+            (op, page) => unreachable!("a {op:?} does not come with {page:?}"),
+        };
+        let token = PAGE | u64::from(io.role) << 32 | u64::from(io.stripe);
+        self.ask(
+            self.view.bay(usize::from(io.slot)),
+            token,
+            op,
+            (io.number, 1),
+            data,
+        );
+    }
+
+    /// Makes a request to a member of the next pages of a lane, which follow one another there.
+    fn ask_for_pages(&mut self, lane: &mut Lane, count: usize) {
+        let mut pages = (0..count).map(|_| lane.take()).peekable();
+        let first = pages.peek().expect("there is one at least");
         let (slot, op, number) = (first.slot, first.op, first.number);
         let mut io = Pages {
             bay: self.view.bay(usize::from(slot)) as u8,
@@ -265,25 +264,36 @@ impl Shard {
             }
             PageOp::Zero { fua, deallocate } => (Op::WriteZeroes { fua, deallocate }, Data::None),
         };
-        for &(_, at) in places {
-            let page = &mut pages[at as usize];
+        for page in pages {
             io.parts.push((page.stripe, page.role));
-            match (&mut data, std::mem::replace(&mut page.page, Page::None)) {
+            match (&mut data, page.page) {
                 (Data::Read(into), Page::Into(buf)) => into.push(buf),
                 (Data::Write(from), Page::From(buf)) => push(from, buf),
                 (Data::None, Page::None) => {}
                 (_, page) => unreachable!("a {op:?} does not come with {page:?}"),
             }
         }
+        let bay = usize::from(io.bay);
+        let token = self.ios.insert(MemberIo::Pages(io)) as u64;
+        self.ask(bay, token, op, (number, count as u32), data);
+    }
+
+    /// Makes a request to the member in a bay of so many pages from that of the stripe `number` on.
+    pub(super) fn ask(
+        &mut self,
+        bay: usize,
+        token: u64,
+        op: Op,
+        (number, count): (u64, u32),
+        data: Data,
+    ) {
         let stripe_bytes = self.geometry.stripe_bytes();
         let blocks_per_page = stripe_bytes / self.block_bytes;
-        let count = count as u32;
         self.counters.member_requests += 1;
         self.counters.member_pages += u64::from(count);
         self.counters.member_bytes += u64::from(count * stripe_bytes);
-        let bay = usize::from(io.bay);
         let request = Request {
-            token: self.ios.insert(MemberIo::Pages(io)) as u64,
+            token,
             op,
             lba: number * u64::from(blocks_per_page),
             blocks: count * blocks_per_page,
@@ -293,7 +303,18 @@ impl Shard {
     }
 
     /// A member request of this shard has ended.
-    pub(super) fn member_done(&mut self, token: u64, status: Status, data: Data) {
+    pub(super) fn member_done(&mut self, bay: usize, token: u64, status: Status, data: Data) {
+        if token & PAGE != 0 {
+            let (at, role) = (token as u32, (token >> 32) as u8);
+            if status == Status::Gone {
+                self.out.news.failures.push((bay, status));
+            }
+            let read = match data {
+                Data::Read(mut page) => page.pop(),
+                Data::Write(_) | Data::None => None,
+            };
+            return self.page_done(bay, (at, role), read, status);
+        }
         let mut io = match self.ios.remove(token as usize) {
             MemberIo::Pages(io) => io,
             MemberIo::Batch { bay, key } => {
@@ -303,12 +324,8 @@ impl Shard {
                 return self.batch_request_done(key, usize::from(bay), status);
             }
         };
-        if status != Status::Ok && io.parts.len() > 1 {
+        if status != Status::Ok {
             return self.split(io, data);
-        }
-        let bay = usize::from(io.bay);
-        if status == Status::Gone {
-            self.out.news.failures.push((bay, status));
         }
         let mut list = match data {
             Data::Read(buffers) => buffers,
@@ -319,32 +336,10 @@ impl Shard {
             Data::None => SegmentsMut::new(),
         };
         let mut buffers = list.drain(..);
-        for &(at, role) in &io.parts {
-            let stripe = &mut self.cache[at];
-            match io.op {
-                PageOp::Read => {
-                    let page = buffers.next().expect("a page came back for each part");
-                    if status == Status::Ok {
-                        stripe.pages[usize::from(role)] = Some(page.freeze());
-                    } else {
-                        stripe.spare.push(page);
-                        stripe.unread |= 1 << role;
-                        // A member that is gone is not written to again.
-                        stripe.heal |= u64::from(status == Status::MediumError) << role;
-                    }
-                }
-                PageOp::Write { .. } | PageOp::Zero { .. } => {
-                    if status != Status::Ok {
-                        stripe.not_stored(bay, self.geometry.members(), &self.settled);
-                        if status == Status::WriteFault && self.logs & (1 << bay) != 0 {
-                            self.out.news.bad.push((bay, stripe.number));
-                        } else {
-                            self.out.news.failures.push((bay, status));
-                        }
-                    }
-                }
-            }
-            self.page_ended(at);
+        for &part in &io.parts {
+            let read = (io.op == PageOp::Read)
+                .then(|| buffers.next().expect("a page came back for each part"));
+            self.page_done(bay, part, read, status);
         }
         drop(buffers);
         self.lists.keep_into(list);
@@ -354,6 +349,36 @@ impl Shard {
         }
     }
 
+    /// A page of a stripe was read into `read`, if that is there, or stored, by the member in a bay.
+    fn page_done(
+        &mut self,
+        bay: usize,
+        (at, role): (u32, u8),
+        read: Option<BufMut>,
+        status: Status,
+    ) {
+        let stripe = &mut self.cache[at];
+        match (read, status) {
+            (Some(page), Status::Ok) => stripe.pages[usize::from(role)] = Some(page.freeze()),
+            (Some(page), _) => {
+                stripe.spare.push(page);
+                stripe.unread |= 1 << role;
+                // A member that is gone is not written to again.
+                stripe.heal |= u64::from(status == Status::MediumError) << role;
+            }
+            (None, Status::Ok) => {}
+            (None, _) => {
+                stripe.not_stored(bay, self.geometry.members(), &self.settled);
+                if status == Status::WriteFault && self.logs & (1 << bay) != 0 {
+                    self.out.news.bad.push((bay, stripe.number));
+                } else {
+                    self.out.news.failures.push((bay, status));
+                }
+            }
+        }
+        self.page_ended(at);
+    }
+
     /// Issues the pages of a failed request one by one.
     fn split(&mut self, io: Pages, data: Data) {
         let mut buffers = match data {
@@ -361,6 +386,8 @@ impl Shard {
             Data::None | Data::Write(_) => SegmentsMut::new(),
         };
         let mut buffers = buffers.drain(..);
+        // It was asked for under an earlier view.
+        self.doubted = true;
         for &(at, role) in &io.parts {
             let stripe = &self.cache[at];
             let page = match io.op {
@@ -368,7 +395,7 @@ impl Shard {
                 PageOp::Write { .. } => Page::From(stripe.stored(usize::from(role)).clone()),
                 PageOp::Zero { .. } => Page::None,
             };
-            self.page_ios.push(PageIo {
+            self.lanes.push(PageIo {
                 slot: io.slot,
                 op: io.op,
                 number: stripe.number,

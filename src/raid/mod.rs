@@ -22,6 +22,7 @@ mod counters;
 mod error;
 mod gather;
 mod geometry;
+mod lanes;
 mod member_io;
 mod message;
 mod metadata;

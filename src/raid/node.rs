@@ -271,7 +271,7 @@ impl Node {
             logs.member_done(bay, token & !LOGS, status, data);
             self.tell_of_logs();
         } else if token & SHARD != 0 {
-            self.shard.member_done(token & !SHARD, status, data);
+            self.shard.member_done(bay, token & !SHARD, status, data);
             self.collect();
         } else {
             if let Some(why) = self.router.member_done(token, bay, status, data) {

@@ -121,6 +121,11 @@ impl Situation {
 }
 
 impl Plan {
+    /// Roles whose old bytes are at hand because of it, and were not before.
+    pub(super) fn learns(&self) -> Mask {
+        self.read | self.rebuild.map_or(0, |role| 1 << role)
+    }
+
     fn cost(&self) -> u32 {
         self.read.count_ones()
     }

@@ -158,7 +158,7 @@ impl Shard {
         for role in roles(plan.read) {
             let page = stripe.spare.pop().expect("reserved above");
             stripe.in_flight += 1;
-            self.page_ios.push(PageIo {
+            self.lanes.push(PageIo {
                 slot: self.geometry.member_beside(stripe.parity, role) as u8,
                 op: PageOp::Read,
                 number: stripe.number,
@@ -339,6 +339,7 @@ impl Shard {
             let len = f.len as usize;
             let owned = &mut self.jobs[f.job as usize];
             fua |= owned.job.op.is_fua();
+            stripe.streams |= owned.job.streams;
             stripe.reach.before |= owned.job.reach.0;
             stripe.reach.after |= owned.job.reach.1;
             for (role, start) in f.blocks(chunk_bytes) {
@@ -427,15 +428,16 @@ impl Shard {
                 if all_zero {
                     stripe.fresh[data] = Some(self.zero.clone());
                 } else {
-                    let mut page = stripe.spare.pop().expect("reserved with the plan");
-                    if self.ppl && dirty != self.geometry.data_mask() {
+                    let page = if self.ppl && dirty != self.geometry.data_mask() {
+                        let mut page = stripe.spare.pop().expect("reserved with the plan");
                         let mut partial = stripe.spare.pop().expect("reserved with the plan");
                         partial_parity(stripe, plan, dirty, &mut partial);
                         complete_parity(stripe, dirty, &partial, &mut page);
                         stripe.partial = Some(partial.freeze());
+                        page
                     } else {
-                        parity(stripe, plan, dirty, &mut page);
-                    }
+                        parity(stripe, plan, dirty)
+                    };
                     stripe.fresh[data] = Some(page.freeze());
                     stripe.own |= 1 << data;
                 }
@@ -483,7 +485,7 @@ impl Shard {
                     PageOp::Read | PageOp::Write { .. } => Page::From(stripe.stored(role).clone()),
                 };
                 stripe.in_flight += 1;
-                self.page_ios.push(PageIo {
+                self.lanes.push(PageIo {
                     slot: to as u8,
                     op,
                     number: stripe.number,
@@ -585,12 +587,14 @@ impl Shard {
         // the core's cache still, are the next stripe's.
         let plan = stripe.plan.expect("a round that is stored has a plan");
         let keeps = plan.method != Method::Full;
+        // A host's buffer has to be copied to be kept, which pays where the stripe is come back to.
+        let returns = stripe.streams || stripe.cached() & !plan.learns() != 0;
         for role in roles(self.cache[at].dirty) {
             let stripe = &mut self.cache[at];
             let fresh = stripe.fresh[role].take().expect("dirty means fresh");
             let old = stripe.pages[role].take();
             let own = stripe.own & (1 << role) != 0;
-            if keeps && !own {
+            if keeps && returns && !own {
                 // The host's buffer goes back to the host; a page of ours that held the old bytes
                 // may as well hold the new ones.
                 stripe.pages[role] = old.and_then(|old| old.try_into_mut().ok()).map(|mut page| {
@@ -599,7 +603,7 @@ impl Shard {
                 });
                 continue;
             }
-            if keeps {
+            if keeps && own {
                 stripe.pages[role] = Some(fresh);
             } else if own {
                 self.cache.pages.give_shared(fresh);
@@ -661,6 +665,7 @@ impl Shard {
         stripe.unwritten = 0;
         stripe.own = 0;
         stripe.dirty = 0;
+        stripe.streams = false;
         stripe.reach = Reach::default();
         if stripe.pending.is_empty() {
             stripe.solo = false;
@@ -748,11 +753,29 @@ fn rest(stripe: &Stripe, plan: Plan, dirty: Mask) -> Sources<'_> {
     }
 }
 
-/// Computes the parity of a round into `page`.
-fn parity(stripe: &Stripe, plan: Plan, dirty: Mask, page: &mut BufMut) {
+/// Computes the parity of a round: in the page of the old one, where it follows from that and nobody else
+/// looks at it.
+fn parity(stripe: &mut Stripe, plan: Plan, dirty: Mask) -> BufMut {
+    let data = stripe.pages.len() - 1;
+    if plan.method == Method::Modify {
+        let old_parity = stripe.pages[data].take().expect("planned");
+        match old_parity.try_into_mut() {
+            Ok(mut page) => {
+                let mut sources: Sources = roles(dirty).map(|role| old(stripe, role)).collect();
+                sources.extend(roles(dirty).map(|role| new(stripe, role)));
+                for sources in sources.chunks(SOURCES) {
+                    xor::xor_assign(&mut page, sources);
+                }
+                return page;
+            }
+            Err(shared) => stripe.pages[data] = Some(shared),
+        }
+    }
+    let mut page = stripe.spare.pop().expect("reserved with the plan");
     let mut sources = rest(stripe, plan, dirty);
     sources.extend(roles(dirty).map(|role| new(stripe, role)));
-    sum(page, &sources);
+    sum(&mut page, &sources);
+    page
 }
 
 /// Computes the partial parity of a round into `page`.

@@ -17,7 +17,8 @@ use super::cache::StripeCache;
 use super::counters::Counters;
 use super::gather::Batch;
 use super::geometry::Geometry;
-use super::member_io::{Lists, MemberIo, PageIo};
+use super::lanes::Lanes;
+use super::member_io::{Lists, MemberIo};
 use super::message::{Done, Home, Job, NodeId};
 use super::metadata::Intents;
 use super::mutation::{self, Mutation};
@@ -124,9 +125,9 @@ pub(super) struct Shard {
     /// Scratch of [`Shard::apply`]: a page being composed, by role.
     pub(super) drafts: Box<[Option<BufMut>]>,
     /// Page I/O of this turn, before it is merged.
-    pub(super) page_ios: Vec<PageIo>,
-    /// Scratch of [`Shard::issue`]: the rank and the place of each of them.
-    pub(super) order: Vec<(u64, u32)>,
+    pub(super) lanes: Lanes,
+    /// There may be some that the view does not allow any more.
+    pub(super) doubted: bool,
     pub(super) ios: Slab<MemberIo>,
     pub(super) lists: Lists,
     /// Bays whose members have a bad-block log.
@@ -226,8 +227,8 @@ impl Shard {
             open: Vec::with_capacity(16),
             zero: zero.freeze(),
             drafts: (0..geometry.members()).map(|_| None).collect(),
-            page_ios: Vec::with_capacity(1024),
-            order: Vec::with_capacity(1024),
+            lanes: Lanes::new(geometry.members()),
+            doubted: false,
             ios: Slab::with_capacity(1024),
             lists: Lists::default(),
             logs: bad_block_logs,
@@ -456,6 +457,7 @@ impl Shard {
     /// Replaces the view. What is under way goes on, and looks at the new one at its next step.
     pub(super) fn adopt(&mut self, view: &Arc<View>) {
         self.view = view.clone();
+        self.doubted = true;
         self.hasten_all();
         self.open_window();
         self.adopt_logging();

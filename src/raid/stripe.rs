@@ -154,6 +154,8 @@ pub(super) struct Stripe {
     pub logged: u64,
     /// A host's request goes on before the first, or behind the last stripe of the row.
     pub reach: Reach,
+    /// A stream writes to it.
+    pub streams: bool,
     /// The batch that it is in.
     pub batch: u32,
     /// Take one fragment a round: together they can't be served, alone some may.
@@ -203,6 +205,7 @@ impl Stripe {
             noted: 0,
             logged: 0,
             reach: Reach::default(),
+            streams: false,
             batch: NONE,
             solo: false,
             plan: None,
