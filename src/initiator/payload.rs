@@ -37,6 +37,11 @@ impl Payload {
         matches!(self, Payload::Read(_) | Payload::Discard(_))
     }
 
+    /// Whether nobody looks at the data.
+    pub(super) fn is_discarded(&self) -> bool {
+        matches!(self, Payload::Discard(_))
+    }
+
     /// Whether the host sends the data.
     pub(super) fn is_outbound(&self) -> bool {
         matches!(self, Payload::Write(_))

@@ -104,7 +104,7 @@ pub struct Queue {
     decoder: Decoder<FromController>,
     inbox: Inbox,
     inbound: Option<Inbound>,
-    /// Whether the last data PDU was large, and is kept.
+    /// Whether the last data PDU was large, and does not come by way of the inbox.
     large: bool,
     outbox: Outbox,
     /// How PDUs that we send look.
@@ -351,6 +351,30 @@ impl Queue {
         }
     }
 
+    /// How many bytes come next that nobody looks at: data of a large PDU that is thrown away, without a digest.
+    /// They need not be received by [`Queue::receive`]; [`Queue::skipped`] takes note of them.
+    pub(super) fn unseen(&self) -> usize {
+        match (self.decoder.wanted(), self.inbound) {
+            (Wanted::Payload(left), Some(inbound)) if self.large && self.inbox.is_empty() => {
+                let slot = self.slots.get(inbound.slot);
+                let discarded = slot.is_some_and(|slot| slot.payload.is_discarded());
+                left as usize * usize::from(discarded)
+            }
+            _ => 0,
+        }
+    }
+
+    /// As many of the [`Queue::unseen`] bytes were received as these, which nobody looks at.
+    pub(super) fn skipped(&mut self, bytes: &[u8], done: &mut Vec<Done>) {
+        let inbound = self.inbound.expect("only data of a command is unseen");
+        let slot = self.slots.get_mut(inbound.slot);
+        let slot = slot.expect("the command is in flight while its data arrives");
+        slot.moved += bytes.len() as u32;
+        if let Some(end) = self.decoder.payload(bytes) {
+            self.data_ends(end, done);
+        }
+    }
+
     /// Notes that data was received straight to where it belongs.
     fn landed(&mut self, count: usize, done: &mut Vec<Done>) {
         let Some(inbound) = self.inbound.filter(|_| count > 0) else {
@@ -530,8 +554,9 @@ impl Queue {
             );
             return breach(FatalError::DataOutOfRange, what);
         }
-        // What is thrown away has no place of its own: it all comes by way of the inbox.
-        self.large = data.len >= LARGE && slot.room().is_some();
+        // What is thrown away has no place of its own. What is checked comes by way of the inbox.
+        let unseen = slot.payload.is_discarded() && !self.format.data_digest;
+        self.large = data.len >= LARGE && (unseen || slot.room().is_some());
         self.inbound = Some(Inbound {
             slot: data.cccid,
             success: data.success,

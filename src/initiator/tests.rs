@@ -488,13 +488,13 @@ fn room(queue: &mut Queue, now: Instant) -> usize {
     room
 }
 
-/// Large data that is kept is received straight to its place, and little behind it; there is as much
-/// room for large data that is thrown away, though it has no place.
+/// Large data that is kept is received straight to its place, and little behind it. What is thrown away need
+/// not be received at all, but where it is checked: then there is as much room for it, though it has no place.
 #[test]
 fn much_is_received_at_once_whether_it_is_kept_or_not() {
     let len = 128 << 10;
-    for kept in [true, false] {
-        let mut script = Script::new(|_| {});
+    for (kept, checked) in [(true, false), (false, true), (false, false), (true, true)] {
+        let mut script = Script::new(|s| s.data_digest = checked);
         let payload = match kept {
             true => Payload::Read(buffers(&[len], 0)),
             false => Payload::Discard(len as u32),
@@ -505,8 +505,25 @@ fn much_is_received_at_once_whether_it_is_kept_or_not() {
         let pdu = script.data(0, 0, &vec![7; len], true);
         script.give(&pdu[..24]).unwrap();
         let room = room(&mut script.queue, script.now);
-        assert!(room >= len, "kept {kept}: room for {room} bytes");
-        assert!(!kept || room <= len + 4096, "room for {room} bytes");
+        if kept || checked {
+            assert_eq!(script.queue.unseen(), 0, "kept {kept}, checked {checked}");
+            assert!(room >= len, "kept {kept}: room for {room} bytes");
+            assert!(!kept || room <= len + 4096, "room for {room} bytes");
+            continue;
+        }
+        assert_eq!((script.queue.unseen(), room), (len, 4096));
+        let before = script.done.len();
+        script.queue.skipped(&vec![0; 100_000], &mut script.done);
+        assert_eq!(script.queue.unseen(), len - 100_000);
+        // The rest may be received, too.
+        script.give(&pdu[24 + 100_000..][..72]).unwrap();
+        assert_eq!(script.queue.unseen(), len - 100_072);
+        script
+            .queue
+            .skipped(&vec![0; len - 100_072], &mut script.done);
+        assert_eq!(script.done.len(), before + 1);
+        assert!(script.done[before].outcome.is_ok());
+        assert_eq!(script.queue.unseen(), 0);
     }
 }
 

@@ -46,7 +46,7 @@ pub use ram::{Page, PageMut, Ram, RamError};
 pub const SLOT_ALIGN: usize = 4096;
 
 /// The read side of a scattered transfer: what is written to a device or a socket, in order.
-pub type Segments = smallvec::SmallVec<[Buf; 2]>;
+pub type Segments = smallvec::SmallVec<[Buf; 1]>;
 
 /// The write side of a scattered transfer: what a device or a socket fills, in order.
-pub type SegmentsMut = smallvec::SmallVec<[BufMut; 2]>;
+pub type SegmentsMut = smallvec::SmallVec<[BufMut; 1]>;

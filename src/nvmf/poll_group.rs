@@ -23,6 +23,9 @@ const ROUNDS: usize = 4;
 /// one's answers are on their way while another's commands are carried out.
 const PORTION: usize = 64;
 
+/// Bytes of such a read; a larger one counts as several. So a round brings half a megabyte at most, or one read.
+pub(super) const READ: usize = 8 << 10;
+
 /// Commands of the control side taken in one turn.
 const COMMANDS_A_TURN: usize = 64;
 

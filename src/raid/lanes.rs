@@ -8,6 +8,9 @@ use super::member_io::{PageIo, PageOp};
 const PLACE: u32 = 12;
 const PLACES: u64 = (1 << PLACE) - 1;
 
+/// Page I/O for which most lanes have room from the start.
+const ROOM: usize = 512;
+
 /// All lanes of a shard.
 #[derive(Debug)]
 pub(super) struct Lanes {
@@ -30,9 +33,17 @@ pub(super) struct Lane {
 impl Lanes {
     /// Empty lanes of so many members and one that is to replace another.
     pub(super) fn new(members: usize) -> Self {
-        let lane = |index| Lane {
-            index: index as u16,
-            ..Lane::default()
+        let lane = |index| {
+            let room = match index % PageOp::KINDS {
+                // Reads and plain writes: a warm shard allocates nothing.
+                0 | 1 => ROOM,
+                _ => 0,
+            };
+            Lane {
+                index: index as u16,
+                pages: Vec::with_capacity(room),
+                order: Vec::with_capacity(room),
+            }
         };
         Self {
             lanes: (0..(members + 1) * PageOp::KINDS).map(lane).collect(),

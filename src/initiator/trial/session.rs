@@ -187,7 +187,7 @@ impl<'c> Trial<'c> {
         let len = buffers.iter().map(|b| b.len()).sum();
         let kept = self.choices.u8() & 3 != 0;
         let payload = match kept {
-            true => Payload::Read(buffers.into()),
+            true => Payload::Read(buffers.into_iter().collect()),
             false => Payload::Discard(len as u32),
         };
         self.submit(0x02, payload, |owed| {
@@ -202,9 +202,13 @@ impl<'c> Trial<'c> {
         };
         let bytes: Vec<u8> = buffers.iter().flat_map(|b| b.to_vec()).collect();
         let buffers = buffers.map(BufMut::freeze);
-        self.submit(0x01, Payload::Write(buffers.into()), |owed| {
-            owed.outbound = bytes;
-        });
+        self.submit(
+            0x01,
+            Payload::Write(buffers.into_iter().collect()),
+            |owed| {
+                owed.outbound = bytes;
+            },
+        );
     }
 
     fn submit(&mut self, opcode: u8, payload: Payload, fill_in: impl FnOnce(&mut Owed)) {

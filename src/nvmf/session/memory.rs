@@ -7,6 +7,7 @@ use crate::memory::SegmentsMut;
 use crate::nvme::Status;
 use crate::nvmf::io_queue::MemoryNeed;
 use crate::nvmf::payload::Shortage;
+use crate::nvmf::poll_group::READ;
 use crate::nvmf::tcp::{Sink, SlotId};
 
 /// What the commands of one queue have and wait for.
@@ -138,7 +139,8 @@ impl Session {
         if need.from_host > 0 && !doomed {
             self.connection.request(slot, Sink::Buffers(memory));
         } else {
-            site.portion = site.portion.saturating_sub(1);
+            let reads = need.bytes.div_ceil(READ).max(1);
+            site.portion = site.portion.saturating_sub(reads);
             queue.launch(slot, memory, &mut site.devices, &mut site.outcomes);
             self.settle(site);
         }

@@ -56,6 +56,24 @@ fn two_hosts_are_given_their_portions_in_turn() {
 }
 
 #[test]
+fn large_reads_count_as_several() {
+    let mut world = world();
+    let (_admin, cntlid) = Host::admin(&mut world);
+    let mut io = Host::deep(&mut world, cntlid, 1, 512);
+    let (reads, blocks) = (40, 128);
+    for n in 0..reads as u64 {
+        io.submit_read(read(n, blocks), u32::from(blocks) * 512);
+    }
+    world.turn();
+    // 64 KiB each: eight in each of four rounds.
+    let first = io.answered();
+    assert!((1..=32).contains(&first), "{first}");
+    world.settle();
+    assert_eq!(first + io.answered(), reads);
+    assert!(world.memory_is_whole());
+}
+
+#[test]
 fn what_a_turn_has_left_is_done_in_the_next_though_nothing_more_comes() {
     let mut world = world();
     let (_admin, cntlid) = Host::admin(&mut world);
