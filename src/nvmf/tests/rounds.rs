@@ -68,16 +68,18 @@ fn large_reads_count_as_several() {
     let puppet = Puppet::new("Test0", 16384, |_| {});
     world.export(Arc::new(puppet.clone()));
     let (_admin, cntlid) = Host::admin(&mut world);
-    let mut io = Host::deep(&mut world, cntlid, 1, 512);
+    let mut hosts = [1, 2].map(|qid| Host::deep(&mut world, cntlid, qid, 512));
     let (reads, blocks) = (40, 256);
-    for n in 0..reads as u64 {
-        io.submit_read(read(n, blocks), u32::from(blocks) * 512);
+    for host in &mut hosts {
+        for n in 0..reads as u64 {
+            host.submit_read(read(n, blocks), u32::from(blocks) * 512);
+        }
     }
     world.turn();
     // 128 KiB each: four in each of four rounds.
     assert_eq!(puppet.seen().len(), 16);
     world.settle();
-    assert_eq!(io.answered(), reads);
+    assert_eq!(hosts.each_mut().map(Host::answered), [reads; 2]);
     assert!(world.memory_is_whole());
 }
 
