@@ -430,13 +430,12 @@ impl Shard {
                 } else {
                     let page = if self.ppl && dirty != self.geometry.data_mask() {
                         let mut page = stripe.spare.pop().expect("reserved with the plan");
-                        let mut partial = stripe.spare.pop().expect("reserved with the plan");
-                        partial_parity(stripe, plan, dirty, &mut partial);
+                        let partial = add_up(stripe, plan, dirty, 0);
                         complete_parity(stripe, dirty, &partial, &mut page);
                         stripe.partial = Some(partial.freeze());
                         page
                     } else {
-                        parity(stripe, plan, dirty)
+                        add_up(stripe, plan, dirty, dirty)
                     };
                     stripe.fresh[data] = Some(page.freeze());
                     stripe.own |= 1 << data;
@@ -753,16 +752,17 @@ fn rest(stripe: &Stripe, plan: Plan, dirty: Mask) -> Sources<'_> {
     }
 }
 
-/// Computes the parity of a round: in the page of the old one, where it follows from that and nobody else
-/// looks at it.
-fn parity(stripe: &mut Stripe, plan: Plan, dirty: Mask) -> BufMut {
+/// Adds up the blocks that a round does not write and the new ones of the roles `added`: with all that are
+/// dirty this is its parity, with none its partial parity. It is in the page of the old parity, where it
+/// follows from that and nobody else looks at it.
+fn add_up(stripe: &mut Stripe, plan: Plan, dirty: Mask, added: Mask) -> BufMut {
     let data = stripe.pages.len() - 1;
     if plan.method == Method::Modify {
         let old_parity = stripe.pages[data].take().expect("planned");
         match old_parity.try_into_mut() {
             Ok(mut page) => {
                 let mut sources: Sources = roles(dirty).map(|role| old(stripe, role)).collect();
-                sources.extend(roles(dirty).map(|role| new(stripe, role)));
+                sources.extend(roles(added).map(|role| new(stripe, role)));
                 for sources in sources.chunks(SOURCES) {
                     xor::xor_assign(&mut page, sources);
                 }
@@ -773,14 +773,9 @@ fn parity(stripe: &mut Stripe, plan: Plan, dirty: Mask) -> BufMut {
     }
     let mut page = stripe.spare.pop().expect("reserved with the plan");
     let mut sources = rest(stripe, plan, dirty);
-    sources.extend(roles(dirty).map(|role| new(stripe, role)));
+    sources.extend(roles(added).map(|role| new(stripe, role)));
     sum(&mut page, &sources);
     page
-}
-
-/// Computes the partial parity of a round into `page`.
-fn partial_parity(stripe: &Stripe, plan: Plan, dirty: Mask, page: &mut BufMut) {
-    sum(page, &rest(stripe, plan, dirty));
 }
 
 /// Computes the parity of a round from its partial parity.
