@@ -72,7 +72,7 @@ fn large_reads_count_as_several() {
     let (reads, blocks) = (40, 256);
     for host in &mut hosts {
         for n in 0..reads as u64 {
-            host.submit_read(read(n, blocks), u32::from(blocks) * 512);
+            host.submit_read(read(n, blocks), blocks * 512);
         }
     }
     world.turn();
