@@ -1,5 +1,7 @@
 //! Walking the buffers of a request, whatever their cuts, in step with a medium.
 
+use smallvec::SmallVec;
+
 use crate::memory::{Buf, BufMut};
 use crate::xor;
 
@@ -77,22 +79,26 @@ impl<'a> Gather<'a> {
     }
 
     /// Fills `bytes` from the next bytes of the buffers.
-    pub(super) fn take(&mut self, bytes: &mut [u8]) {
-        self.take_by(bytes, <[u8]>::copy_from_slice);
-    }
-
-    /// The same around the caches: a copy is the XOR of one block.
-    pub(super) fn take_uncached(&mut self, bytes: &mut [u8]) {
-        self.take_by(bytes, |to, from| xor::xor_into_uncached(to, &[from]));
-    }
-
-    fn take_by(&mut self, mut bytes: &mut [u8], copy: impl Fn(&mut [u8], &[u8])) {
+    pub(super) fn take(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let piece = self.piece(bytes.len());
             let (now, later) = std::mem::take(&mut bytes).split_at_mut(piece.len());
-            copy(now, piece);
+            now.copy_from_slice(piece);
             bytes = later;
         }
+    }
+
+    /// The same around the caches. By itself: small requests go past it.
+    #[inline(never)]
+    pub(super) fn take_uncached(&mut self, bytes: &mut [u8]) {
+        let mut pieces = SmallVec::<[&[u8]; 16]>::new();
+        let mut left = bytes.len();
+        while left > 0 {
+            let piece = self.piece(left);
+            left -= piece.len();
+            pieces.push(piece);
+        }
+        xor::fill_uncached(bytes, &pieces);
     }
 
     /// Whether the next bytes of the buffers are `bytes`.
@@ -144,6 +150,11 @@ mod tests {
         let (mut head, mut tail) = ([0; 4], [0; 6]);
         gather.take(&mut head);
         gather.take(&mut tail);
+        assert_eq!((head, tail), ([1, 2, 3, 4], [5, 6, 7, 8, 9, 10]));
+        let mut gather = Gather::new(&write);
+        let (mut head, mut tail) = ([0; 4], [0; 6]);
+        gather.take_uncached(&mut head);
+        gather.take_uncached(&mut tail);
         assert_eq!((head, tail), ([1, 2, 3, 4], [5, 6, 7, 8, 9, 10]));
         let mut gather = Gather::new(&write);
         assert!(gather.matches(&[1, 2, 3, 4, 5, 6, 7]));

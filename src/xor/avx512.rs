@@ -96,6 +96,28 @@ pub(super) unsafe fn xor_into_uncached(dst: &mut [u8], sources: &[&[u8]]) {
     }
 }
 
+/// Fills `dst` with the pieces, around the caches where it is aligned to a lane.
+///
+/// # Safety
+///
+/// As for [`xor_into`], but that the pieces together are as long as `dst`.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn fill_uncached(dst: &mut [u8], pieces: &[&[u8]]) {
+    let mut rest = dst;
+    for piece in pieces {
+        let (now, later) = rest.split_at_mut(piece.len());
+        rest = later;
+        if now.as_ptr().addr().is_multiple_of(Zmm::BYTES) {
+            // SAFETY: the caller's promise; one source, as long as what it is written to, which is aligned.
+            unsafe { sweep::write::<Zmm, ReplaceUncached>(now, &[piece]) };
+        } else {
+            now.copy_from_slice(piece);
+        }
+    }
+    // Once for all: it ends the stores before `dst` can be used by anyone, and waits for all of them.
+    _mm_sfence();
+}
+
 /// XORs all sources into `dst`.
 ///
 /// # Safety

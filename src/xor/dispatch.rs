@@ -20,6 +20,7 @@ pub struct Kernel {
     name: &'static str,
     write: Write,
     write_uncached: Write,
+    fill_uncached: Fill,
     assign: Write,
     cancels: Check,
 }
@@ -27,6 +28,10 @@ pub struct Kernel {
 /// Writes to the first argument from the sources. Callers guarantee what [`Kernel`] promises: the CPU has the
 /// instructions, there is at least one source, and all blocks have one length.
 type Write = unsafe fn(&mut [u8], &[&[u8]]);
+
+/// Fills the first argument with the others, one after another, which together are as long. The CPU has the
+/// instructions.
+type Fill = unsafe fn(&mut [u8], &[&[u8]]);
 
 /// Reads the sources only. The same guarantees as for [`Write`].
 type Check = unsafe fn(&[&[u8]]) -> bool;
@@ -36,6 +41,7 @@ static AVX512: Kernel = Kernel {
     name: "avx512",
     write: avx512::xor_into,
     write_uncached: avx512::xor_into_uncached,
+    fill_uncached: avx512::fill_uncached,
     assign: avx512::xor_assign,
     cancels: avx512::equal_xor,
 };
@@ -45,6 +51,7 @@ static AVX2: Kernel = Kernel {
     name: "avx2",
     write: avx2::xor_into,
     write_uncached: avx2::xor_into_uncached,
+    fill_uncached: avx2::fill_uncached,
     assign: avx2::xor_assign,
     cancels: avx2::equal_xor,
 };
@@ -55,6 +62,7 @@ static NEON: Kernel = Kernel {
     write: neon::xor_into,
     // Its non-temporal store is only a hint, and has no intrinsic.
     write_uncached: neon::xor_into,
+    fill_uncached: portable::fill,
     assign: neon::xor_assign,
     cancels: neon::equal_xor,
 };
@@ -63,6 +71,7 @@ static PORTABLE: Kernel = Kernel {
     name: "portable",
     write: portable::xor_into,
     write_uncached: portable::xor_into,
+    fill_uncached: portable::fill,
     assign: portable::xor_assign,
     cancels: portable::equal_xor,
 };
@@ -122,6 +131,14 @@ impl Kernel {
         assert_one_length(dst.len(), sources);
         // SAFETY: as in `xor_into`.
         unsafe { (self.write_uncached)(dst, sources) }
+    }
+
+    /// See [`crate::xor::fill_uncached`].
+    pub fn fill_uncached(&self, dst: &mut [u8], pieces: &[&[u8]]) {
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        assert_eq!(len, dst.len(), "bytes of pieces, and of what they fill");
+        // SAFETY: a kernel is only handed out where the CPU has its instructions; the lengths were just checked.
+        unsafe { (self.fill_uncached)(dst, pieces) }
     }
 
     /// See [`crate::xor::xor_assign`].

@@ -60,6 +60,22 @@ pub fn xor_into_uncached(dst: &mut [u8], sources: &[&[u8]]) {
     Kernel::active().xor_into_uncached(dst, sources);
 }
 
+/// Fills `dst` with `pieces`, one after another, around the CPU's caches where the kernel can (x86-64, pieces that begin
+/// at a multiple of 64 bytes): a copy that pays where [`xor_into_uncached`] does. The CPU waits once for all pieces.
+///
+/// # Panics
+///
+/// If the pieces together are not as long as `dst`.
+///
+/// ```
+/// let mut block = [0; 5];
+/// stripewise::xor::fill_uncached(&mut block, &[&[1, 2], &[], &[3, 4, 5]]);
+/// assert_eq!(block, [1, 2, 3, 4, 5]);
+/// ```
+pub fn fill_uncached(dst: &mut [u8], pieces: &[&[u8]]) {
+    Kernel::active().fill_uncached(dst, pieces);
+}
+
 /// XORs all `sources` into `dst`, which takes part itself.
 ///
 /// This is the parity update of a read-modify-write: with the old and the new data as sources, parity that held the old

@@ -18,6 +18,16 @@ pub(super) fn xor_into(dst: &mut [u8], sources: &[&[u8]]) {
     }
 }
 
+/// Fills `dst` with the pieces, which together are as long.
+pub(super) fn fill(dst: &mut [u8], pieces: &[&[u8]]) {
+    let mut rest = dst;
+    for piece in pieces {
+        let (now, later) = rest.split_at_mut(piece.len());
+        now.copy_from_slice(piece);
+        rest = later;
+    }
+}
+
 /// XORs all sources into `dst`.
 pub(super) fn xor_assign(dst: &mut [u8], sources: &[&[u8]]) {
     let (stretches, rest) = dst.as_chunks_mut();

@@ -134,6 +134,15 @@ fn check_all(kernel: &Kernel, blocks: &Blocks, dst_at: usize) {
     kernel.xor_into_uncached(dst.block(), &sources);
     dst.check(&sum, &format!("xor_into_uncached, {what}"));
 
+    let pieces: Vec<&[u8]> = sources[0].chunks(100).collect();
+    let mut dst = Guarded::new(blocks.len, dst_at);
+    kernel.fill_uncached(dst.block(), &pieces);
+    dst.check(sources[0], &format!("fill_uncached by 100 bytes, {what}"));
+    let (head, tail) = sources[0].split_at((blocks.len / 2) & !63);
+    let mut dst = Guarded::new(blocks.len, dst_at);
+    kernel.fill_uncached(dst.block(), &[head, tail]);
+    dst.check(sources[0], &format!("fill_uncached by halves, {what}"));
+
     let mut dst = Guarded::new(blocks.len, dst_at);
     kernel.xor_assign(dst.block(), &sources);
     dst.check(
@@ -383,6 +392,10 @@ fn nothing_outside_the_blocks_is_touched() {
                 assert!(dst == expected);
                 dst.fill(0x55);
                 kernel.xor_into_uncached(dst, &sources);
+                assert!(dst == expected);
+                let (head, tail) = expected.split_at(len / 2);
+                dst.fill(0x55);
+                kernel.fill_uncached(dst, &[head, tail]);
                 assert!(dst == expected);
                 kernel.xor_assign(dst, &sources);
                 assert!(kernel.is_zero(dst));
