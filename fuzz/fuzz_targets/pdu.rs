@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use stripewise::nvme::tcp::{
     ControllerPdu, DataAlignment, Decoder, Direction, Event, FromController, FromHost, HostPdu,
-    PayloadEnd, PduError, PduFormat, Rules, Wanted,
+    MAX_FRAMING, PayloadEnd, PduError, PduFormat, Rules, Wanted,
 };
 
 #[derive(Debug, PartialEq)]
@@ -21,7 +21,7 @@ fn decode<D: Direction>(mut decoder: Decoder<D>, stream: &[u8], piece: usize) ->
         while !input.is_empty() {
             match decoder.wanted() {
                 Wanted::Framing(most) => {
-                    assert!((1..=132).contains(&most));
+                    assert!((1..=MAX_FRAMING).contains(&most));
                     let fed = match decoder.feed(input) {
                         Ok(fed) => fed,
                         Err(error) => {

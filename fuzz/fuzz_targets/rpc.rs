@@ -6,9 +6,9 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use stripewise::control::{LogLevel, LogSwitch, Machine, System};
 use stripewise::memory::Arena;
-use stripewise::rpc::{Outcome, RpcError};
 use stripewise::rpc::methods::{Answer, call};
 use stripewise::rpc::session::{Session, UNREAD_MAX};
+use stripewise::rpc::{Outcome, RpcError};
 
 /// Methods that reach out of the process: to signals, files and the network.
 const OUTSIDE: [&str; 4] = [
@@ -65,7 +65,11 @@ fn check(answer: &Value) {
     }
     assert_eq!(answer["jsonrpc"], "2.0");
     let has = |key| usize::from(answer.get(key).is_some());
-    assert_eq!((has("id"), has("result") + has("error")), (1, 1), "{answer}");
+    assert_eq!(
+        (has("id"), has("result") + has("error")),
+        (1, 1),
+        "{answer}"
+    );
     if let Some(error) = answer.get("error") {
         assert!(error["code"].is_i64() && error["message"].is_string());
     }
@@ -76,8 +80,11 @@ fn steady(value: &Value) -> Value {
     match value {
         Value::Array(all) => all.iter().map(steady).collect(),
         Value::Object(all) => {
-            let kept = all.iter().filter(|(key, _)| !UNSTEADY.contains(&key.as_str()));
-            kept.map(|(key, value)| (key.clone(), steady(value))).collect()
+            let kept = all
+                .iter()
+                .filter(|(key, _)| !UNSTEADY.contains(&key.as_str()));
+            kept.map(|(key, value)| (key.clone(), steady(value)))
+                .collect()
         }
         Value::String(text) if text.len() == 36 || text.len() == 32 => "an identity".into(),
         other => other.clone(),

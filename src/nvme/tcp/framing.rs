@@ -49,10 +49,15 @@ use super::pdu::{COMMON_HEADER_SIZE, CommonHeader, EncodedHeader, PduType, Sende
 use super::rules::{Rules, Shape, check_common};
 use super::term::FatalError;
 
+/// The most bytes that [`Wanted::Framing`] asks for: the padding of an H2CData or C2HData whose data is as far
+/// behind its header as PDO, a byte and a multiple of 4, can put it.
+pub const MAX_FRAMING: usize = 252 - 24;
+
 /// What the next bytes of the stream are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// At most so many bytes for [`Decoder::feed`] before it can say more. 0 after an error.
+    /// At most so many bytes, up to [`MAX_FRAMING`], for [`Decoder::feed`] before it can say more. 0 after
+    /// an error.
     Framing(usize),
     /// So many bytes of payload, to be shown to [`Decoder::payload`].
     Payload(u32),

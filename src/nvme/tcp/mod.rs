@@ -28,7 +28,7 @@ pub use capsule::{CapsuleCmd, CapsuleResp};
 pub use data::{C2hData, H2cData, R2t};
 pub use direction::{ControllerPdu, Direction, FromController, FromHost, HostPdu};
 pub use error::PduError;
-pub use framing::{Decoder, Event, Fed, PayloadEnd, Wanted};
+pub use framing::{Decoder, Event, Fed, MAX_FRAMING, PayloadEnd, Wanted};
 pub use init::{IcReq, IcResp};
 pub use pdu::{DataAlignment, EncodedHeader, PduFormat, PduType, Sender};
 pub use rules::Rules;

@@ -194,6 +194,31 @@ fn wanted_says_exactly_how_far_to_read() {
 }
 
 #[test]
+fn data_may_stand_as_far_behind_its_header_as_pdo_reaches() {
+    // An H2CData of 4 bytes at byte 252: 228 bytes of padding, in one piece and byte by byte.
+    let header = [
+        6, 0b100, 24, 252, 0, 1, 0, 0, 2, 1, 4, 3, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let mut decoder = established::<FromHost>(PduFormat::default());
+    decoder.feed(&header).expect("a header");
+    assert_eq!(decoder.wanted(), Wanted::Framing(228));
+    assert_eq!(MAX_FRAMING, 228);
+    let mut stream = header.to_vec();
+    stream.extend([0xee; 228]);
+    stream.extend(b"data");
+    for piece in [1, stream.len()] {
+        let pieces: Vec<&[u8]> = stream.chunks(piece).collect();
+        let (seen, decoder) = decode(established::<FromHost>(PduFormat::default()), &pieces);
+        assert_eq!(
+            seen[1],
+            Seen::Payload(b"data".to_vec()),
+            "{piece} at a time"
+        );
+        assert!(decoder.is_idle());
+    }
+}
+
+#[test]
 #[should_panic(expected = "left of the payload")]
 fn more_payload_than_there_is_is_a_fault_of_the_caller() {
     let mut decoder = established::<FromHost>(PduFormat::default());
