@@ -4,6 +4,7 @@
 use std::ops::{Index, IndexMut};
 
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use super::geometry::Geometry;
 use super::pages::Pages;
@@ -121,7 +122,11 @@ impl StripeCache {
         }
         let at = match self.free.pop() {
             Some(at) => at,
-            None => self.evict()?,
+            None => {
+                let oldest = Some(self.idle.oldest).filter(|&at| at != NONE)?;
+                self.evict(oldest);
+                oldest
+            }
         };
         let stripe = &mut self.stripes[at as usize];
         debug_assert!(
@@ -134,6 +139,21 @@ impl StripeCache {
         stripe.phase = Phase::Ready;
         self.table.insert(number, at);
         Some(at)
+    }
+
+    /// Throws away what idle stripes among `count` from `first` on know; `false`, and nothing, if one of them
+    /// is busy.
+    pub(super) fn clear(&mut self, first: u64, count: u64) -> bool {
+        if self.table.is_empty() {
+            return true;
+        }
+        let known = |number| self.table.get(&number).copied();
+        let known: SmallVec<[u32; 16]> = (first..first + count).filter_map(known).collect();
+        let idle = known.iter().all(|&at| self[at].phase == Phase::Idle);
+        if idle {
+            known.into_iter().for_each(|at| self.let_go(at));
+        }
+        idle
     }
 
     /// Puts a stripe that has nothing to do among the idle ones; or among the free ones, if nothing is
@@ -185,15 +205,18 @@ impl StripeCache {
     /// Throws away the cached pages of the least lately used idle stripe, and says whether there
     /// was one.
     pub(super) fn shed(&mut self) -> bool {
-        if let Some(at) = self.evict() {
-            self.free.push(at);
-            return true;
-        }
-        false
+        let oldest = Some(self.idle.oldest).filter(|&at| at != NONE);
+        oldest.inspect(|&at| self.let_go(at)).is_some()
     }
 
-    fn evict(&mut self) -> Option<u32> {
-        let at = Some(self.idle.oldest).filter(|&at| at != NONE)?;
+    /// Frees an idle stripe.
+    fn let_go(&mut self, at: u32) {
+        self.evict(at);
+        self.free.push(at);
+    }
+
+    /// Throws away what an idle stripe knows.
+    fn evict(&mut self, at: u32) {
         self.idle.unlink(&mut self.stripes, at);
         for page in self.stripes[at as usize].pages.iter_mut() {
             if let Some(page) = page.take() {
@@ -201,7 +224,6 @@ impl StripeCache {
             }
         }
         self.vacate(at);
-        Some(at)
     }
 
     /// A stripe of which nothing is known stands for none any more.

@@ -9,6 +9,7 @@ use super::gather::{Run, push};
 use super::lanes::Lane;
 use super::shard::Shard;
 use super::stripe::Phase;
+use super::swath::SwathIo;
 use crate::bdev::{Data, Op, Request, Status};
 use crate::memory::{Buf, BufMut, Segments, SegmentsMut};
 
@@ -91,6 +92,8 @@ pub(super) enum MemberIo {
     Pages(Pages),
     /// All of a batch that goes to one bay.
     Batch { bay: u8, key: u32 },
+    /// Stretches of a swath.
+    Swath(SwathIo),
 }
 
 /// Pages of one member that follow one another.
@@ -107,7 +110,7 @@ pub(super) struct Pages {
 /// Lists that outgrew their inline room, for the next requests: a warm shard allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
-    into: Vec<SegmentsMut>,
+    pub(super) into: Vec<SegmentsMut>,
     pub(super) from: Vec<Segments>,
     parts: Vec<SmallVec<[(u32, u8); 4]>>,
     pub(super) runs: Vec<Run>,
@@ -123,7 +126,7 @@ fn spare<A: smallvec::Array>(kept: &mut Vec<SmallVec<A>>, entries: usize) -> Sma
 }
 
 impl Lists {
-    fn keep_into(&mut self, mut list: SegmentsMut) {
+    pub(super) fn keep_into(&mut self, mut list: SegmentsMut) {
         if list.spilled() {
             list.clear();
             self.into.push(list);
@@ -323,6 +326,7 @@ impl Shard {
                 }
                 return self.batch_request_done(key, usize::from(bay), status);
             }
+            MemberIo::Swath(io) => return self.swath_request_done(io, status, data),
         };
         if status != Status::Ok {
             return self.split(io, data);

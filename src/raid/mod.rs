@@ -42,6 +42,7 @@ mod shard;
 mod status;
 mod straight;
 mod stripe;
+mod swath;
 mod view;
 mod volume;
 mod waiting;

@@ -16,6 +16,13 @@ pub(super) fn is_contiguous(segments: &Segments, at: usize, len: usize) -> bool 
     segment(segments, at).is_some_and(|(segment, at)| at + len <= segment.len())
 }
 
+/// Whether the bytes `at..at + len` are cut into segments only at multiples of `unit` from `at` on.
+pub(super) fn is_cut_at(segments: &Segments, at: usize, len: usize, unit: usize) -> bool {
+    let mut alike = true;
+    stretches(segments, at, len, |from, _| alike &= from % unit == 0);
+    alike
+}
+
 /// The segment of the byte `at`, and where in it that is.
 fn segment(segments: &Segments, mut at: usize) -> Option<(&Buf, usize)> {
     for segment in segments {

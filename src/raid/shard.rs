@@ -25,6 +25,7 @@ use super::mutation::{self, Mutation};
 use super::pages::Pages;
 use super::ppl::{Ended, Record};
 use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
+use super::swath::Swaths;
 use super::view::View;
 use super::waiting::{Clock, Patience, Streams};
 use super::window::{Found, Progress};
@@ -82,7 +83,7 @@ pub(super) struct OwnedJob {
     /// Bytes whose fragments are in their stripes.
     admitted: u64,
     /// Fragments not yet done.
-    left: u32,
+    pub(super) left: u32,
     pub status: Status,
 }
 
@@ -118,6 +119,7 @@ pub(super) struct Shard {
     /// Stripes of this turn that are written whole.
     pub(super) gathered: Vec<u32>,
     pub(super) batches: Slab<Batch>,
+    pub(super) swaths: Swaths,
     /// Batches that neighbours may join.
     pub(super) open: Vec<u32>,
     /// A page of zeros, for everybody.
@@ -224,6 +226,7 @@ impl Shard {
             patience: Patience::default(),
             gathered: Vec::with_capacity(stripes),
             batches: Slab::with_capacity(stripes),
+            swaths: Swaths::new(&geometry, merge as usize, ppl),
             open: Vec::with_capacity(16),
             zero: zero.freeze(),
             drafts: (0..geometry.members()).map(|_| None).collect(),
@@ -306,6 +309,15 @@ impl Shard {
             if self.fragments.len() >= FRAGMENTS {
                 return false;
             }
+            let (admitted, rest) = (owned.admitted, owned.job.len - owned.admitted);
+            if rest >= self.swaths.bytes()
+                && let Some(bytes) = self.take_stretch(at, admitted)
+            {
+                let owned = &mut self.jobs[at as usize];
+                owned.admitted += bytes;
+                owned.left += 1;
+                continue;
+            }
             let (fragment, number, row) = self.cut(at);
             let data = u64::from(fragment.bytes());
             if self.is_doubtful(row, &fragment) {
@@ -387,8 +399,13 @@ impl Shard {
         self.view.unsynced.is_some() && roles.map(slot).any(|slot| self.view.doubtful(slot, row))
     }
 
-    /// Puts a fragment into its stripe; `false` while there is no stripe to be had.
+    /// Puts a fragment into its stripe; `false` while there is no stripe to be had, or that is in a stretch.
     pub(super) fn attach(&mut self, number: u64, fragment: Fragment, pace: Pace) -> bool {
+        !self.swaths.hold(number) && self.attach_held(number, fragment, pace)
+    }
+
+    /// The same for a stripe of a stretch, if it is in one.
+    pub(super) fn attach_held(&mut self, number: u64, fragment: Fragment, pace: Pace) -> bool {
         let Some(at) = self.cache.acquire(number) else {
             return false;
         };
@@ -439,7 +456,7 @@ impl Shard {
         self.end_if_done(fragment.job);
     }
 
-    fn end_if_done(&mut self, at: u32) {
+    pub(super) fn end_if_done(&mut self, at: u32) {
         let owned = &self.jobs[at as usize];
         if owned.left > 0 || owned.admitted < owned.job.len {
             return;
@@ -505,6 +522,9 @@ impl Shard {
             .advance(now);
         let mut worked = self.recall();
         loop {
+            if !self.swaths.is_empty() {
+                self.do_again();
+            }
             self.admit();
             self.fill_window();
             self.end_waits();
@@ -534,6 +554,7 @@ impl Shard {
         let issued = self.counters.member_requests;
         self.form_batches();
         self.tend_batches();
+        self.form_swaths();
         self.issue();
         worked | !self.ready.is_empty() | (self.counters.member_requests > issued)
     }
@@ -555,6 +576,7 @@ impl Shard {
             && self.jobs.is_empty()
             && self.ios.is_empty()
             && self.batches.is_empty()
+            && self.swaths.is_empty()
             && self.window.is_none()
     }
 }

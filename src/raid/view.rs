@@ -128,6 +128,15 @@ impl View {
         }
     }
 
+    /// Whether every member is there and holds all that it should, and parity matches everywhere.
+    pub fn is_whole(&self) -> bool {
+        self.online
+            && self.degraded.is_none()
+            && self.unsynced.is_none()
+            && self.bad.is_none()
+            && self.replacement.is_none()
+    }
+
     /// The bay of the member in `slot`.
     pub fn bay(&self, slot: usize) -> usize {
         self.bays.0[slot].into()
@@ -230,6 +239,13 @@ impl View {
         };
         bad.iter()
             .any(|b| b.slot == slot && b.start < end && start < b.end)
+    }
+}
+
+impl Work {
+    /// Whether members are only read and compared, as long as parity matches.
+    pub(super) fn is_comparison(self) -> bool {
+        matches!(self, Work::Check | Work::Repair)
     }
 }
 

@@ -79,13 +79,14 @@ impl Shard {
                 window.next = (row + 1) * self.geometry.stripes_per_row();
                 continue;
             }
-            let (kind, role) = match window.work {
-                Work::Rebuild(slot) => (FragmentKind::Rebuild, self.geometry.role(row, slot)),
-                Work::Replace(slot) => (FragmentKind::Copy, self.geometry.role(row, slot)),
-                Work::Resync => (FragmentKind::Rebuild, self.geometry.data()),
-                Work::Check => (FragmentKind::Check, self.geometry.data()),
-                Work::Repair => (FragmentKind::Repair, self.geometry.data()),
-            };
+            let (epoch, work) = (window.epoch, window.work);
+            if let Some(stripes) = self.take_work(number, row, epoch, work) {
+                let window = self.window.as_mut().expect("looked at above");
+                window.next += u64::from(stripes);
+                window.in_flight += stripes;
+                continue;
+            }
+            let (kind, role) = self.fragment_of(work, row);
             let fragment = Fragment {
                 job: NONE,
                 next: NONE,
@@ -94,7 +95,7 @@ impl Shard {
                 roles: 1,
                 start: 0,
                 len: self.geometry.stripe_bytes(),
-                at: window.epoch as u32,
+                at: epoch as u32,
             };
             if !self.attach(number, fragment, Pace::Prompt) {
                 return;
@@ -102,6 +103,29 @@ impl Shard {
             let window = self.window.as_mut().expect("looked at above");
             window.next += 1;
             window.in_flight += 1;
+        }
+    }
+
+    /// What work on a row is to a stripe, and the role that it is about.
+    pub(super) fn fragment_of(&self, work: Work, row: u64) -> (FragmentKind, usize) {
+        match work {
+            Work::Rebuild(slot) => (FragmentKind::Rebuild, self.geometry.role(row, slot)),
+            Work::Replace(slot) => (FragmentKind::Copy, self.geometry.role(row, slot)),
+            Work::Resync => (FragmentKind::Rebuild, self.geometry.data()),
+            Work::Check => (FragmentKind::Check, self.geometry.data()),
+            Work::Repair => (FragmentKind::Repair, self.geometry.data()),
+        }
+    }
+
+    /// Whether the window of this epoch is still being worked through.
+    pub(super) fn is_open(&self, epoch: u64) -> bool {
+        self.window.as_ref().is_some_and(|w| w.epoch == epoch)
+    }
+
+    /// So many stripes of the window of this epoch are done.
+    pub(super) fn worked_through(&mut self, epoch: u64, stripes: u32) {
+        if let Some(window) = self.window.as_mut().filter(|w| w.epoch == epoch) {
+            window.in_flight -= stripes;
         }
     }
 

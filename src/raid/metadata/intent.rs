@@ -72,11 +72,41 @@ impl Shard {
     /// The round of a stripe has ended.
     pub(in crate::raid) fn wrote(&mut self, at: u32) {
         let stripe = &mut self.cache[at];
-        if !std::mem::take(&mut stripe.intended) {
-            return;
+        if std::mem::take(&mut stripe.intended) {
+            let row = stripe.row;
+            self.wrote_row(row);
         }
-        let intents = self.intents.as_mut().expect("somebody asked");
-        let region = stripe.row / intents.rows_per_region;
+    }
+
+    /// Whether a row may be written to at once.
+    pub(in crate::raid) fn may_write_row(&self, row: u64) -> bool {
+        self.intents.as_ref().is_none_or(|intents| {
+            let region = intents.regions.get(&(row / intents.rows_per_region));
+            matches!(region, Some(Intent::Held { .. }))
+        })
+    }
+
+    /// A row that may be written to is being written, until [`Shard::wrote_row`].
+    pub(in crate::raid) fn writes_row(&mut self, row: u64) {
+        let Some(intents) = &mut self.intents else {
+            return;
+        };
+        let region = row / intents.rows_per_region;
+        match intents.regions.get_mut(&region) {
+            Some(Intent::Held { writers, touched }) => {
+                *writers += 1;
+                *touched = true;
+            }
+            other => unreachable!("a row is written in a region that is {other:?}"),
+        }
+    }
+
+    /// A row is not being written any more.
+    pub(in crate::raid) fn wrote_row(&mut self, row: u64) {
+        let Some(intents) = &mut self.intents else {
+            return;
+        };
+        let region = row / intents.rows_per_region;
         match intents.regions.get_mut(&region) {
             Some(Intent::Held { writers, .. }) => *writers -= 1,
             other => unreachable!("a round wrote to a region that is {other:?}"),
