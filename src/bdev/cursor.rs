@@ -2,8 +2,11 @@
 
 use smallvec::SmallVec;
 
-use crate::memory::{Buf, BufMut};
+use crate::memory::{self, Buf, BufMut};
 use crate::xor;
+
+/// Most bytes that are fetched from a medium in memory while those before them are copied.
+const AHEAD: usize = 4096;
 
 /// Fills scattered buffers in order.
 #[derive(Debug)]
@@ -36,11 +39,12 @@ impl<'a> Scatter<'a> {
         }
     }
 
-    /// Puts `bytes` into the next bytes of the buffers.
+    /// Puts `bytes` into the next bytes of the buffers. What is for the next buffer is fetched while one is filled.
     pub(super) fn put(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let piece = self.piece(bytes.len());
             let (now, later) = bytes.split_at(piece.len());
+            memory::fetch(&later[..later.len().min(AHEAD)]);
             piece.copy_from_slice(now);
             bytes = later;
         }

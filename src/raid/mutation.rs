@@ -43,6 +43,10 @@ pub(super) enum Mutation {
     R16,
     /// A join believes the board, and does not look again which stripe it is.
     R17,
+    /// A stripe begins a round although its row is being worked on as one.
+    R18,
+    /// A row is said to be done as one although a member has failed.
+    R19,
     /// A region may be written to before its bits are on the members.
     D1,
     /// Bits are cleared, then the header says who may not rely on the bitmap any more.

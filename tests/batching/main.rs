@@ -7,6 +7,7 @@
 #[path = "../simulator/disk.rs"]
 mod disk;
 mod rig;
+mod swaths;
 
 use std::ops::Range;
 

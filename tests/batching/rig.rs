@@ -15,7 +15,7 @@ use stripewise::raid::{
 
 use crate::disk::Disk;
 
-/// Bytes of a block, a page and a chunk: a row is one stripe of two blocks.
+/// Bytes of a block and a page, and of a chunk unless it is said: a row is one stripe of two blocks then.
 pub const PAGE: usize = 4096;
 /// Rows of the array: node 0's and node 1's, in turns.
 pub const ROWS: u64 = 6;
@@ -32,6 +32,8 @@ pub struct Plan {
     pub waits: [Duration; 2],
     /// Rows that follow one another with one owner.
     pub run: u32,
+    /// Pages of a chunk, and stripes of a row.
+    pub chunk: u64,
     /// Stripes in the cache of each node.
     pub stripes: usize,
     /// Stripes of each node that may read before they write.
@@ -44,6 +46,7 @@ pub struct Plan {
 pub const PLAN: Plan = Plan {
     waits: [ZERO, WAIT],
     run: 1,
+    chunk: 1,
     stripes: 32,
     preread_limit: 4,
     missing: None,
@@ -71,6 +74,8 @@ pub struct Rig {
     company: Vec<Asked>,
     /// The member that is asked for it.
     companion: usize,
+    /// Pages of a chunk.
+    chunk: u64,
     ended: BTreeMap<u64, Completion>,
     sent: u64,
     payload: Pool,
@@ -94,9 +99,10 @@ impl Bdev for Spare {
 
 impl Rig {
     pub fn new(plan: Plan) -> Self {
-        let bytes = ROWS * PAGE as u64;
+        let bytes = ROWS * plan.chunk * PAGE as u64;
         let page = PAGE as u32;
-        let geometry = Geometry::new(MEMBERS, bytes, page, page, Layout::ParityLast)
+        let chunk = plan.chunk as u32 * page;
+        let geometry = Geometry::new(MEMBERS, bytes, chunk, page, Layout::ParityLast)
             .unwrap()
             .with_shards(2, plan.run);
         let member = |slot| (plan.missing != Some(slot)).then(|| format!("disk{slot}"));
@@ -147,6 +153,7 @@ impl Rig {
             answers: Vec::new(),
             company: Vec::new(),
             companion: usize::from(plan.missing == Some(0)),
+            chunk: plan.chunk,
         };
         rig.keep_company();
         rig
@@ -157,7 +164,7 @@ impl Rig {
         for node in 0..2 {
             let buffer = self.payload.take().expect("few requests are in flight");
             let data = Data::Read([buffer].into_iter().collect());
-            let lba = 2 * (ROWS - 1) + self.companion as u64;
+            let lba = (2 * (ROWS - 1) + self.companion as u64) * self.chunk;
             self.submit(node, Op::Read, lba, 1, data);
             self.company.extend(self.asked.pop());
         }
@@ -216,7 +223,8 @@ impl Rig {
 
     /// A disk full of old bytes takes the place of the missing member.
     pub fn add_spare(&mut self) {
-        let bytes = ROWS * PAGE as u64;
+        let blocks = ROWS * self.chunk;
+        let bytes = blocks * PAGE as u64;
         let name = format!("disk{}", self.disks.len());
         self.disks.push(Disk::new(bytes, PAGE as u32, 0xa5));
         let (sender, answer) = mpsc::channel();
@@ -227,7 +235,7 @@ impl Rig {
                 product: "scripted",
                 uuid: Default::default(),
                 block_size: PAGE as u32,
-                blocks: ROWS,
+                blocks,
                 io_boundary: 0,
                 write_unit: 0,
                 max_blocks: u32::MAX,
@@ -346,9 +354,9 @@ impl Rig {
         sum
     }
 
-    /// The bytes that the pages of a row are full of, by slot.
-    pub fn on_disks(&self, row: u64) -> [u8; MEMBERS] {
-        let page = row as usize * PAGE..(row as usize + 1) * PAGE;
+    /// The bytes that the pages of a stripe are full of, by slot.
+    pub fn on_disks(&self, stripe: u64) -> [u8; MEMBERS] {
+        let page = stripe as usize * PAGE..(stripe as usize + 1) * PAGE;
         std::array::from_fn(|slot| {
             let disk = self.open[0][slot].expect("no member is missing");
             uniform(&self.disks[disk].bytes[page.clone()])

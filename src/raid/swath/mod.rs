@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::batching::BatchScope;
 use super::geometry::Geometry;
 use super::member_io::MemberIo;
+use super::mutation::{self, Mutation};
 use super::shard::{Pace, Shard};
 use super::stripe::{Fragment, FragmentKind, NONE};
 use super::view::Work;
@@ -122,7 +123,9 @@ impl Swaths {
 
     /// Whether the stripe of this number is in a stretch that is being worked on.
     pub(super) fn hold(&self, number: u64) -> bool {
-        !self.held.is_empty() && self.held.contains(&(number >> self.shift << self.shift))
+        !self.held.is_empty()
+            && self.held.contains(&(number >> self.shift << self.shift))
+            && !mutation::on(Mutation::R18)
     }
 
     /// Bytes of data of a stretch.
@@ -239,7 +242,7 @@ impl Shard {
         let swath = &mut self.swaths.under_way[io.key as usize];
         swath.in_flight -= 1;
         if status != Status::Ok {
-            swath.failed = true;
+            swath.failed = !mutation::on(Mutation::R19);
             if status == Status::Gone {
                 self.out.news.failures.push((io.bay.into(), status));
             }
