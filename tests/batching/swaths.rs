@@ -50,6 +50,23 @@ fn r18_what_comes_for_a_row_that_is_written_as_one_waits() {
     assert_eq!(rig.on_disks(1), [0x20, 0x14, 0x34]);
 }
 
+/// Parity of the one must not meet data of the other.
+#[test]
+fn r18_a_row_that_is_written_twice_is_written_in_turn() {
+    let (mut rig, first) = under_way(ROWS_OF_TWO);
+    let second = rig.write(0, 0, &[0x20, 0x21, 0x22, 0x24], false);
+    rig.run(0);
+    assert_eq!(rig.asked(), all_asked(0, WRITE, 0..2));
+    rig.serve(|asked| asked.slot != 2);
+    rig.run(0);
+    assert_eq!(rig.asked(), [(0, 2, WRITE, 0..2)], "the first is not done");
+    rig.settle();
+    assert_eq!(rig.ended(first), Some(Status::Ok));
+    assert_eq!(rig.ended(second), Some(Status::Ok));
+    assert_eq!(rig.on_disks(0), [0x20, 0x22, 0x02]);
+    assert_eq!(rig.on_disks(1), [0x21, 0x24, 0x05]);
+}
+
 /// What a rebuild has computed from old bytes must not be stored over new ones.
 #[test]
 fn r18_what_comes_for_a_row_that_is_rebuilt_as_one_waits() {

@@ -13,7 +13,7 @@ use crate::raid::shard::Shard;
 use crate::xor;
 
 /// Payload of a stretch, by role.
-type Columns = SmallVec<[Segments; 8]>;
+type Columns = SmallVec<[Segments; 16]>;
 
 impl Shard {
     /// Takes the next stretch of a job that writes all of it. Returns its bytes; `None` where it is to be
@@ -39,7 +39,7 @@ impl Shard {
             && self.is_whole()
             && self.is_in_pages(at, at_payload as usize)
             && !self.meets(first, first + stripes, job.reach);
-        if !fits || !self.may_write_row(row) || !self.hold(first, stripes as usize) {
+        if !fits || !self.may_write_row(row) || !self.set_apart(first, stripes as usize) {
             return None;
         }
         self.writes_row(row);
@@ -148,7 +148,7 @@ impl Shard {
     /// Leaves the parity of a stretch in the scratch.
     fn sum(&mut self, columns: &Columns) {
         let page_bytes = self.geometry.stripe_bytes() as usize;
-        let mut pages: SmallVec<[_; 8]> = columns
+        let mut pages: SmallVec<[_; 16]> = columns
             .iter()
             .map(|column| column.iter().flat_map(|part| part.chunks_exact(page_bytes)))
             .collect();

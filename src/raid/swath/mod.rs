@@ -150,10 +150,11 @@ impl Swaths {
 }
 
 impl Shard {
-    /// Sets a stretch and so many pages for it apart, if none of its stripes is busy.
-    fn hold(&mut self, first: u64, pages: usize) -> bool {
+    /// Sets a stretch apart, with so many pages, if none of its stripes is busy and nobody waits for pages.
+    fn set_apart(&mut self, first: u64, pages: usize) -> bool {
         let stripes = self.swaths.stripes();
-        if !self.cache.clear(first, stripes) {
+        let free = !self.swaths.hold(first) && self.starved.is_empty();
+        if !free || !self.cache.clear(first, stripes) {
             return false;
         }
         let kept_back = Self::round_pages(self.geometry.members());

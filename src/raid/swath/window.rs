@@ -52,7 +52,7 @@ impl Shard {
         }
         let stripes = self.swaths.stripes();
         let sources = self.geometry.members() - usize::from(!work.is_comparison());
-        if self.swaths.hold(first) || !self.hold(first, sources * stripes as usize) {
+        if !self.set_apart(first, sources * stripes as usize) {
             return None;
         }
         self.swaths.gathered.push(Stretch {
@@ -75,7 +75,6 @@ impl Shard {
         let (stripes, members) = (self.swaths.stripes() as usize, self.geometry.members());
         let mut pages = self.swaths.lists.pop().unwrap_or_default();
         pages.resize_with(stretches.len() * members * stripes, || None);
-        self.counters.pages_read += (stretches.len() * members * stripes) as u64;
         let targets: SmallVec<[_; 4]> = stretches.iter().map(Stretch::target).collect();
         let key = self.swaths.under_way.insert(Swath {
             stretches,
@@ -86,6 +85,7 @@ impl Shard {
         }) as u32;
         for slot in 0..members {
             for (from, count) in runs(&targets, |target| target != Some(slot)) {
+                self.counters.pages_read += (count * stripes) as u64;
                 let mut into = self.lists.into.pop().unwrap_or_default();
                 let rest = self.swaths.set_apart.len() - count * stripes;
                 into.extend(self.swaths.set_apart.drain(rest..));
