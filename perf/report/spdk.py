@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -20,13 +19,14 @@ MEMORY, MEMORY_OF_REBUILD = 2048, 6144
 REBUILD_MIB = 1024
 
 
-def _memory(mib):
-    """Options that fit the machine: huge pages if enough of them are free."""
+def _memory(run, mib):
+    """Options that fit the machine: huge pages if enough of them are free. If not, the report says so, too."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields.get("HugePages_Free", "0")) * int(fields.get("Hugepagesize", "0 kB").split()[0]) // 1024
     if free >= mib:
         return ["-s", mib]
-    print(f"perf/run: SPDK runs on ordinary pages, and slower: {free} MiB of huge pages are free, not {mib}", file=sys.stderr)
+    why = f"it ran on ordinary pages, and slower: {free} MiB of huge pages were free, not {mib}"
+    run.results.absent[f"SPDK on {mib} MiB of huge pages"] = why
     return ["--no-huge", "-s", mib]
 
 
@@ -57,13 +57,13 @@ class SpdkEngine:
         command = [
             self.tree / "build/examples/bdevperf", "--json", config, "-r", self.run.scratch / "bdevperf.sock",
             "-m", f"[{self.run.target_core}]", "-w", work.rw, "-o", works.SIZES[work.size], "-q", work.depth,
-            "-t", max(1, round(self.run.seconds)), *_memory(MEMORY),
+            "-t", max(1, round(self.run.seconds)), *_memory(self.run, MEMORY),
         ]  # fmt: skip
         return subject, work.name, of_bdevperf(output(command, self.run.seconds)), shown(command)
 
     def _rebuild(self):
         socket = self.run.scratch / "rebuild.sock"
-        command = [self.tree / "build/bin/nvmf_tgt", "-r", socket, *_memory(MEMORY_OF_REBUILD)]
+        command = [self.tree / "build/bin/nvmf_tgt", "-r", socket, *_memory(self.run, MEMORY_OF_REBUILD)]
         with Server(pinned(self.run.target_core, [*command, "-m", f"[{self.run.target_core}]"]),
                     self.run.out / "SPDK-rebuild.log") as server:  # fmt: skip
             server.wait_for("RPC socket", socket.exists)
@@ -104,7 +104,7 @@ def stands(run):
 
     def serve(config, socket):
         core = f"[{run.target_core}]"
-        return [tree / "build/bin/nvmf_tgt", "-c", config, "-r", socket, "-m", core, *_memory(MEMORY)]
+        return [tree / "build/bin/nvmf_tgt", "-c", config, "-r", socket, "-m", core, *_memory(run, MEMORY)]
 
     tables = {ARRAY: works.TARGET_RAID5F, PLAIN: works.TARGET_MALLOC}
     return [SpdkEngine(run, tree), Target(run, "SPDK target", "raid5f", serve, tables)]
