@@ -665,6 +665,12 @@ impl Array {
         self.show();
     }
 
+    /// What the outside may see now.
+    pub(super) fn seen(&self) -> super::status::Status {
+        self.show();
+        self.status.read()
+    }
+
     /// Publishes what the outside may see.
     pub(super) fn show(&self) {
         let view = &self.view;
@@ -677,7 +683,12 @@ impl Array {
         // A member that nodes are opening is named already, and is not rebuilt yet.
         let opening = self.adding.as_ref().filter(|a| a.replaces.is_none());
         let opening = opening.map(|a| Process::new(Work::Rebuild(a.slot), 0, Instant::now()));
+        // A member that is the same as another by now is about to replace it, once the superblocks say so.
+        let replacing = view.replacement.as_ref();
+        let replacing = replacing
+            .map(|r| Process::new(Work::Replace(r.slot), self.geometry.rows(), Instant::now()));
         let process = self.process.as_ref().or(opening.as_ref());
+        let process = process.or(replacing.as_ref());
         let process = process.map(|p| p.status(self));
         let state = match view.online {
             true => State::Online,

@@ -274,6 +274,27 @@ mod tests {
     }
 
     #[test]
+    fn stripes_are_cleared_if_none_is_busy() {
+        let mut cache = cache();
+        let a = cache.acquire(10).unwrap();
+        let b = cache.acquire(11).unwrap();
+        learn(&mut cache, a);
+        learn(&mut cache, b);
+        cache.release(a);
+        assert!(!cache.clear(10, 2), "one is busy");
+        assert_eq!(cache.acquire(10), Some(a));
+        assert!(
+            cache[a].pages[0].is_some(),
+            "and what the other knows is kept"
+        );
+        cache.release(a);
+        assert!(cache.clear(8, 3), "the busy one is not among these");
+        assert!(cache[a].pages[0].is_none() && cache.pages.has(1));
+        assert_eq!(cache.acquire(12), Some(a), "it is free");
+        assert!(cache.clear(0, 10));
+    }
+
+    #[test]
     fn a_stripe_of_which_nothing_is_known_is_free_at_once() {
         let mut cache = cache();
         let a = cache.acquire(10).unwrap();

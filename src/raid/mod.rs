@@ -38,6 +38,7 @@ mod regions;
 mod replacement;
 mod round;
 mod router;
+mod settling;
 mod shard;
 mod status;
 mod straight;

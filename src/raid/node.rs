@@ -202,7 +202,7 @@ impl Node {
         }
     }
 
-    /// A node on its own, without anybody to look at its status (for the simulator).
+    /// A node on its own; [`Node::status`] says what a volume would (for the simulator).
     pub fn new(config: NodeConfig) -> Self {
         Self::with_status(config, StatusCell::new())
     }
@@ -469,6 +469,11 @@ impl Node {
     /// The view in force here.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// What the outside may see of the volume; `None` at all nodes but the array's, which is node 0.
+    pub fn status(&self) -> Option<super::status::Status> {
+        self.array.as_ref().map(Array::seen)
     }
 
     fn adopt(&mut self, view: Arc<View>) {

@@ -156,7 +156,7 @@ pub(super) fn append(whole: &mut SegmentsMut, part: SegmentsMut) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::{Arena, Pool};
+    use crate::memory::{Arena, BufMut, Pool};
     use proptest::prelude::*;
 
     fn segments(lengths: &[usize]) -> SegmentsMut {
@@ -178,6 +178,19 @@ mod tests {
 
     fn flat<B: std::ops::Deref<Target = [u8]>>(all: &[B]) -> Vec<u8> {
         all.iter().flat_map(|s| s.to_vec()).collect()
+    }
+
+    #[test]
+    fn cuts_are_where_pages_end_or_not() {
+        let all: Segments = segments(&[100, 8, 4, 12, 3])
+            .into_iter()
+            .map(BufMut::freeze)
+            .collect();
+        assert!(is_cut_at(&all, 100, 24, 4));
+        assert!(!is_cut_at(&all, 100, 24, 8), "behind 12 bytes");
+        assert!(is_cut_at(&all, 108, 16, 4) && !is_cut_at(&all, 102, 16, 4));
+        assert!(is_cut_at(&all, 0, 100, 64), "not cut at all");
+        assert!(!is_cut_at(&all, 112, 15, 8) && is_cut_at(&all, 112, 15, 12));
     }
 
     proptest! {

@@ -26,9 +26,9 @@ pub struct SlotStatus {
 /// A rebuild, resync or check under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// `rebuild`, `resync`, `check` or `repair`.
+    /// `rebuild`, `replace`, `resync`, `check` or `repair`.
     pub kind: &'static str,
-    /// Name of the member being rebuilt.
+    /// Name of the member being rebuilt, or of the one that is to replace another, until it has.
     pub target: Option<String>,
     /// Rows done.
     pub rows_done: u64,

@@ -332,6 +332,7 @@ impl World {
             }
             _ => self.something_breaks(step, steps),
         }
+        self.check_status();
     }
 
     /// Makes the parity of some rows wrong.
@@ -342,6 +343,17 @@ impl World {
                 let at = self.data + row * chunk + self.random.below(chunk);
                 self.disks[self.geometry.parity_member(row)].bytes[at as usize] ^= 0x40;
             }
+        }
+    }
+
+    /// Who waits for a replacement must see it until the new member is in its slot. (Where it is given up, it
+    /// is not seen any more before all nodes know.)
+    fn check_status(&self) {
+        let status = self.nodes[0].status().expect("node 0 is the array's");
+        let replaces = self.nodes[0].view().replacement.is_some();
+        if replaces && self.faults == Faults::Replacement {
+            let kind = status.process.map(|process| process.kind);
+            assert_eq!(kind, Some("replace"), "a member is being replaced");
         }
     }
 
@@ -896,6 +908,7 @@ impl World {
                 self.serve_one();
                 self.deliver_one();
             }
+            self.check_status();
             let quiet = self.on_disk.is_empty() && self.mail.values().all(VecDeque::is_empty);
             let rebuilding = self.nodes[0].deadline().is_some();
             if quiet && self.nodes.iter().all(Node::is_idle) {
