@@ -123,7 +123,7 @@ impl StripeCache {
         let at = match self.free.pop() {
             Some(at) => at,
             None => {
-                let oldest = Some(self.idle.oldest).filter(|&at| at != NONE)?;
+                let oldest = self.longest_idle()?;
                 self.evict(oldest);
                 oldest
             }
@@ -205,8 +205,12 @@ impl StripeCache {
     /// Throws away the cached pages of the least lately used idle stripe, and says whether there
     /// was one.
     pub(super) fn shed(&mut self) -> bool {
-        let oldest = Some(self.idle.oldest).filter(|&at| at != NONE);
-        oldest.inspect(|&at| self.let_go(at)).is_some()
+        self.longest_idle().inspect(|&at| self.let_go(at)).is_some()
+    }
+
+    /// The least lately used idle stripe.
+    fn longest_idle(&self) -> Option<u32> {
+        Some(self.idle.oldest).filter(|&at| at != NONE)
     }
 
     /// Frees an idle stripe.

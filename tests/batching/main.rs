@@ -46,6 +46,17 @@ fn crossing_of_two_hosts(fua: [bool; 2]) -> (Rig, [u64; 2]) {
     (rig, [head, follower])
 }
 
+/// Both nodes do without the member of a slot, and what was written at first can be read.
+fn check_loss(rig: &mut Rig, slot: usize) {
+    for node in 0..2 {
+        let lost = rig.view(node).degraded.as_ref().map(|d| d.slot);
+        assert_eq!(lost, Some(slot), "node {node}");
+    }
+    for (lba, byte) in [0x10, 0x11, 0x12, 0x14].into_iter().enumerate() {
+        assert_eq!(rig.read(1, lba as u64), Ok(byte));
+    }
+}
+
 #[test]
 fn rows_of_two_owners_are_one_request_to_each_member() {
     let (mut rig, write) = crossing(PLAN);
@@ -206,13 +217,7 @@ fn r10_a_page_that_can_not_be_stored_costs_the_member_and_no_data() {
             rig.step();
         }
         assert_eq!(rig.ended(write), Some(Status::Ok));
-        for node in 0..2 {
-            let lost = rig.view(node).degraded.as_ref().map(|d| d.slot);
-            assert_eq!(lost, Some(slot), "node {node}");
-        }
-        for (lba, byte) in [0x10, 0x11, 0x12, 0x14].into_iter().enumerate() {
-            assert_eq!(rig.read(1, lba as u64), Ok(byte));
-        }
+        check_loss(&mut rig, slot);
     }
 }
 

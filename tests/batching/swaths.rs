@@ -1,7 +1,7 @@
 //! Rows that are worked on as one: with chunks of two pages, row 0 is stripes 0 and 1, and node 0's.
 
 use super::rig::Ask;
-use super::{MEMBERS, PLAN, Plan, Rig, WRITE, all_asked};
+use super::{MEMBERS, PLAN, Plan, Rig, WRITE, all_asked, check_loss};
 use stripewise::bdev::{Op, Status};
 
 const ROWS_OF_TWO: Plan = Plan { chunk: 2, ..PLAN };
@@ -129,13 +129,7 @@ fn r19_a_page_that_can_not_be_stored_costs_the_member_and_no_data() {
         rig.disks[slot].bad_pages.insert(1, u32::MAX);
         rig.settle();
         assert_eq!(rig.ended(write), Some(Status::Ok));
-        for node in 0..2 {
-            let lost = rig.view(node).degraded.as_ref().map(|d| d.slot);
-            assert_eq!(lost, Some(slot), "node {node}");
-        }
-        for (lba, byte) in [0x10, 0x11, 0x12, 0x14].into_iter().enumerate() {
-            assert_eq!(rig.read(1, lba as u64), Ok(byte));
-        }
+        check_loss(&mut rig, slot);
     }
 }
 
