@@ -202,6 +202,7 @@ fn kept_seeds() {
 /// just when others know whom a spare is to replace, and it does not.
 #[test]
 fn found_seeds() {
+    run(1795766290219279966, Faults::Chaos);
     run_logged(1795678929937157693, Faults::Chaos);
     run_logged(1795733244933844754, Faults::Parity);
     run_logged(627, Faults::Parity);

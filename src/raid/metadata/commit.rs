@@ -58,7 +58,7 @@ enum Step {
     Pages(BTreeSet<u64>),
     /// Clear the bits of regions that nobody has come to need meanwhile.
     Clear(Vec<u64>),
-    /// Write the bad-block logs of slots, as they were when the commit began.
+    /// Write the bad-block logs of members, as they were when the commit began.
     Logs(Vec<Log>),
     /// Bring superblocks up to the event that others have already.
     Level,
@@ -71,8 +71,7 @@ enum Step {
 /// A bad-block log to be written.
 #[derive(Debug)]
 struct Log {
-    slot: usize,
-    /// The member that was in the slot.
+    /// The member that has it.
     member: Uuid,
     bad: BadBlocks,
 }
@@ -198,7 +197,6 @@ impl Metadata {
             let wanted = (0..self.members.len()).filter(|slot| logs & (1 << slot) != 0);
             let logs = wanted.filter_map(|slot| {
                 Some(Log {
-                    slot,
                     member: self.members[slot].as_ref()?.device_uuid,
                     bad: self.bad_blocks[slot].clone(),
                 })
@@ -259,9 +257,9 @@ impl Metadata {
                 self.prove();
             }
             for log in commit.logs.drain(..) {
-                if self.is_member(log.slot, log.member) {
-                    self.logged &= !(1 << log.slot);
-                    self.logged |= u64::from(!log.bad.is_empty()) << log.slot;
+                if let Some(slot) = self.slot_of(log.member) {
+                    self.logged &= !(1 << slot);
+                    self.logged |= u64::from(!log.bad.is_empty()) << slot;
                 }
             }
             let Some(step) = commit.steps.pop_front() else {
@@ -382,10 +380,9 @@ impl Metadata {
                 }
             }
             Job::Log(at) => {
-                let Log { slot, member, .. } = commit.logs[at];
-                if !self.is_member(slot, member) {
+                let Some(slot) = self.slot_of(commit.logs[at].member) else {
                     return true;
-                }
+                };
                 let member = self.members[slot].as_ref().expect("looked at above");
                 let log = member.bad_block_log;
                 if log.size == 0 {
@@ -423,12 +420,6 @@ impl Metadata {
             }
         }
         true
-    }
-
-    /// Whether this is the member of a slot still.
-    fn is_member(&self, slot: usize, member: Uuid) -> bool {
-        let now = self.members[slot].as_ref();
-        now.is_some_and(|now| now.device_uuid == member)
     }
 
     /// Whether the member of a slot is written to.

@@ -8,11 +8,15 @@
 mod commit;
 mod intent;
 mod proven;
+#[cfg(test)]
+mod tests;
 
 pub(super) use intent::Intents;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+
+use uuid::Uuid;
 
 use self::commit::Commit;
 use self::proven::{Proven, Rebuilt};
@@ -408,6 +412,10 @@ impl Metadata {
         self.members.swap(slot, place);
         self.bad_blocks.swap(slot, place);
         self.members[place] = None;
+        for slots in [&mut self.logs, &mut self.logged] {
+            let moved = *slots >> place & 1;
+            *slots = *slots & !(1 << slot | 1 << place) | moved << slot;
+        }
     }
 
     /// The bad blocks of a slot's member.
@@ -420,6 +428,12 @@ impl Metadata {
         self.bad_blocks[slot] = bad;
         self.logs |= 1 << slot;
         self.stirred = true;
+    }
+
+    /// The slot of this member, if it is still there: one that replaces another moves.
+    fn slot_of(&self, member: Uuid) -> Option<usize> {
+        let is_it = |s: &Option<Superblock>| s.as_ref().is_some_and(|s| s.device_uuid == member);
+        self.members.iter().position(is_it)
     }
 
     /// The superblock of a slot's member, as it was written last.
