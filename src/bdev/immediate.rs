@@ -21,7 +21,8 @@ pub(super) trait Immediate: Debug {
         self.info().blocks
     }
 
-    fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data) -> Status;
+    /// `next` is the first block of the request that follows, if that reads blocks that exist.
+    fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data, next: Option<u64>) -> Status;
 
     /// These blocks, which exist, will be asked for soon.
     fn expect(&self, _lba: u64, _blocks: u32) {}
@@ -70,11 +71,14 @@ impl<D: Immediate> Channel for ImmediateChannel<D> {
             {
                 self.device.expect(later.lba, later.blocks);
             }
+            let next = self.taken.get(at + 1);
+            let next = next.filter(|n| n.op == Op::Read && n.is_below(exist));
+            let next = next.map(|n| n.lba);
             let request = &mut self.taken[at];
             let (op, lba, blocks) = (request.op, request.lba, request.blocks);
             let mut data = std::mem::take(&mut request.data);
             let status = match request.is_below(exist) {
-                true => self.device.execute(op, lba, blocks, &mut data),
+                true => self.device.execute(op, lba, blocks, &mut data, next),
                 false => Status::OutOfRange,
             };
             self.stat.count(op, u64::from(blocks) * block_size, status);

@@ -8,7 +8,7 @@ use super::create::{CreateError, check_shape};
 use super::cursor::{Gather, Scatter};
 use super::immediate::{Immediate, ImmediateChannel};
 use super::{Bdev, Channel, Data, Info, Op, OpenError, Status};
-use crate::memory::Ram;
+use crate::memory::{self, Ahead, Ram};
 
 /// Largest request in bytes.
 const MAX_BYTES: u32 = 1 << 20;
@@ -16,6 +16,9 @@ const MAX_BYTES: u32 = 1 << 20;
 /// Writes of so many bytes go around the caches: what they overwrite has hardly been read just before, and they
 /// would push out what the core is working on.
 const UNCACHED: usize = 32 << 10;
+
+/// Reads of at most so many bytes fetch what the next one reads.
+const FETCHED: usize = 4 << 10;
 
 /// A RAM disk. On huge pages it has all of its memory from the start, on ordinary ones only what was written.
 /// All reactors work on it at once; no 4 KiB that begin at a multiple of 4 KiB are ever torn.
@@ -105,7 +108,14 @@ impl Disk {
     /// Executes what most requests are, a read or a small write of one page with one buffer; says whether this
     /// was one.
     #[inline]
-    fn execute_plain(&self, op: Op, lba: u64, blocks: u32, data: &mut Data) -> bool {
+    fn execute_plain(
+        &self,
+        op: Op,
+        lba: u64,
+        blocks: u32,
+        data: &mut Data,
+        next: Option<u64>,
+    ) -> bool {
         let block = self.info.block_size as usize;
         let (start, len) = (lba as usize * block, blocks as usize * block);
         let (page, start) = (start / Ram::PAGE, start % Ram::PAGE);
@@ -115,7 +125,11 @@ impl Disk {
         }
         match (op, data) {
             (Op::Read, Data::Read(buffers)) if buffers.len() == 1 => {
-                buffers[0].copy_from_slice(&self.ram.read(page)[start..end]);
+                // A longer one is fetched by the core itself, most of it.
+                let next = next.filter(|_| len <= FETCHED);
+                let ahead = next.map(|lba| self.ram.ahead(lba as usize * block, len));
+                let bytes = &self.ram.read(page)[start..end];
+                memory::copy(&mut buffers[0], bytes, ahead.unwrap_or(Ahead::NOTHING));
             }
             (Op::Write { .. }, Data::Write(buffers)) if buffers.len() == 1 && len < UNCACHED => {
                 self.ram.write(page)[start..end].copy_from_slice(&buffers[0]);
@@ -137,8 +151,8 @@ impl Immediate for Disk {
             .prefetch(lba as usize * self.info.block_size as usize);
     }
 
-    fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data) -> Status {
-        if self.execute_plain(op, lba, blocks, data) {
+    fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data, next: Option<u64>) -> Status {
+        if self.execute_plain(op, lba, blocks, data, next) {
             return Status::Ok;
         }
         let pieces = self.pieces(lba, blocks);
@@ -289,7 +303,7 @@ mod tests {
         let bdev = Malloc::new("m", 512, 384, None).unwrap();
         let guards = |op, lba, blocks, mut data: Data| {
             let before = bdev.disk.ram.guards.load(Ordering::Relaxed);
-            let status = bdev.disk.execute(op, lba, blocks, &mut data);
+            let status = bdev.disk.execute(op, lba, blocks, &mut data, None);
             (
                 status,
                 bdev.disk.ram.guards.load(Ordering::Relaxed) - before,
@@ -337,13 +351,13 @@ mod tests {
             start.wait();
             for _ in 0..STEPS {
                 loop {
-                    bdev.disk.execute(Op::Read, 3, 1, &mut block);
+                    bdev.disk.execute(Op::Read, 3, 1, &mut block, None);
                     let value = u64::from_le_bytes(bytes(&block)[..8].try_into().unwrap());
                     pair[0][..8].copy_from_slice(&value.to_le_bytes());
                     pair[0][512..520].copy_from_slice(&(value + 1).to_le_bytes());
                     let mut data = Data::Write(pair.into_iter().map(BufMut::freeze).collect());
                     let swap = Op::CompareAndWrite { fua: false };
-                    let status = bdev.disk.execute(swap, 3, 1, &mut data);
+                    let status = bdev.disk.execute(swap, 3, 1, &mut data, None);
                     let Data::Write(back) = data else {
                         unreachable!("the buffers stay what they are");
                     };
@@ -384,8 +398,11 @@ mod tests {
             start.wait();
             for _ in 0..TURNS {
                 let op = Op::Write { fua: false };
-                assert_eq!(bdev.disk.execute(op, 0, 16, &mut written), Status::Ok);
-                assert_eq!(bdev.disk.execute(Op::Read, 0, 16, &mut read), Status::Ok);
+                assert_eq!(bdev.disk.execute(op, 0, 16, &mut written, None), Status::Ok);
+                assert_eq!(
+                    bdev.disk.execute(Op::Read, 0, 16, &mut read, None),
+                    Status::Ok
+                );
                 for page in bytes(&read).chunks(4096) {
                     assert!(page == [1; 4096] || page == [2; 4096]);
                 }

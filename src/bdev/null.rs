@@ -96,7 +96,14 @@ impl Immediate for Sink {
         self.blocks.load(Ordering::Acquire)
     }
 
-    fn execute(&self, op: Op, _lba: u64, _blocks: u32, data: &mut Data) -> Status {
+    fn execute(
+        &self,
+        op: Op,
+        _lba: u64,
+        _blocks: u32,
+        data: &mut Data,
+        _next: Option<u64>,
+    ) -> Status {
         match op {
             Op::Read => {
                 if let Data::Read(segments) = data {

@@ -40,7 +40,7 @@ pub use device::{DeviceMemory, Window, Windows};
 pub use free::FreeMemory;
 pub use physical::PhysicalError;
 pub use pool::{Pool, PoolError};
-pub use prefetch::fetch;
+pub use prefetch::{Ahead, copy};
 pub use ram::{Page, PageMut, Ram, RamError};
 
 /// Every slot begins on such a boundary, in bytes: a host page, and the largest logical block.

@@ -1,5 +1,8 @@
 //! Cache lines that will be needed soon.
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Asks the core to fetch the cache line of an address. Only a hint, whatever the address: it changes
 /// nothing, waits for nothing and fails nowhere.
 #[inline(always)]
@@ -14,11 +17,75 @@ pub(super) fn line(address: *const u8) {
     let _ = address;
 }
 
-/// Asks the core to fetch all of `bytes`, which will be read soon: a hint, as for [`line`]. It pays for a few KiB of
-/// memory that was not read lately, while other work is done: by itself a core fetches ahead up to the next
-/// multiple of 4 KiB, and begins anew there.
-pub fn fetch(bytes: &[u8]) {
-    for at in bytes.chunks(64) {
-        line(at.as_ptr());
+/// Memory that will be read soon: something to fetch, not to read here.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    first: *const u8,
+    lines: usize,
+}
+
+impl Ahead {
+    /// Nothing.
+    pub const NOTHING: Self = Self {
+        first: std::ptr::null(),
+        lines: 0,
+    };
+
+    /// These bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::from(bytes.as_ptr(), bytes.len())
+    }
+
+    /// So many bytes from an address.
+    pub(super) fn from(first: *const u8, bytes: usize) -> Self {
+        Self {
+            first,
+            lines: bytes.div_ceil(LINE),
+        }
+    }
+}
+
+/// Copies `from` to `into`, which is as long, and has the core fetch `ahead` meanwhile, at most as much as it
+/// copies: a line for each line. A core has room for some dozens of lines that are on their way: it stands still when it is
+/// asked for more, and waits for nothing where it always has something to copy in between. It pays where memory was not
+/// read lately, and for a few KiB: by itself a core fetches ahead up to the next multiple of 4 KiB, and begins anew there.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn copy(into: &mut [u8], from: &[u8], ahead: Ahead) {
+    assert_eq!(into.len(), from.len(), "a copy of another length");
+    let fetched = ahead.lines.min(from.len() / LINE) * LINE;
+    let (with, without) = from.split_at(fetched);
+    let (into_with, into_without) = into.split_at_mut(fetched);
+    let lines = into_with
+        .chunks_exact_mut(LINE)
+        .zip(with.chunks_exact(LINE));
+    for (at, (into, from)) in lines.enumerate() {
+        line(ahead.first.wrapping_add(at * LINE));
+        into.copy_from_slice(from);
+    }
+    into_without.copy_from_slice(without);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_one_whatever_is_fetched() {
+        let from: Vec<u8> = (0..1000).map(|i| (i % 251) as u8).collect();
+        for len in [0, 1, 63, 64, 65, 640, 1000] {
+            for ahead in [Ahead::NOTHING, Ahead::of(&from[..1]), Ahead::of(&from)] {
+                let mut into = vec![0xff; len];
+                copy(&mut into, &from[..len], ahead);
+                assert_eq!(into, from[..len], "{len} bytes, {ahead:?}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "another length")]
+    fn lengths_that_differ_are_a_bug() {
+        copy(&mut [0; 2], &[0; 3], Ahead::NOTHING);
     }
 }

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::free::huge_page_size;
-use super::{mapping, prefetch};
+use super::{Ahead, mapping, prefetch};
 use crate::lock;
 
 /// Locks of one region; a power of two. Pages that are this many pages apart share one.
@@ -123,6 +123,12 @@ impl Ram {
         for line in 0..PREFETCH {
             prefetch::line(first.wrapping_add(line * 64));
         }
+    }
+
+    /// The bytes from this one on, as far as they are to be fetched. Panics if there is no such page.
+    pub fn ahead(&self, byte: usize, bytes: usize) -> Ahead {
+        let page = self.address(byte / Self::PAGE).as_ptr();
+        Ahead::from(page.wrapping_add(byte % Self::PAGE), bytes)
     }
 
     fn count_guard(&self) {
