@@ -55,6 +55,7 @@ impl Malloc {
             max_blocks: MAX_BYTES / block_size,
             write_cache: false,
             deallocates: true,
+            in_memory: true,
         };
         let disk = Arc::new(Disk { info, ram });
         Ok(Arc::new(Self { disk }))

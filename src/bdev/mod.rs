@@ -74,6 +74,9 @@ pub struct Info {
     /// Whether blocks read as zeros after [`Op::WriteZeroes`] with `deallocate`, cheaply enough to
     /// be worth passing on.
     pub deallocates: bool,
+    /// Whether the core that asks copies the blocks itself: it had better be asked for what that core has just
+    /// worked on, and for little at a time.
+    pub in_memory: bool,
 }
 
 impl Info {

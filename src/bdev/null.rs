@@ -44,6 +44,7 @@ impl Null {
             max_blocks: MAX_BYTES / block_size,
             write_cache: false,
             deallocates: true,
+            in_memory: false,
         };
         let sink = Arc::new(Sink {
             info: info.clone(),

@@ -62,6 +62,8 @@ pub struct NodeConfig {
     pub pool: Pool,
     /// Largest request to a member in bytes.
     pub member_request_bytes: u32,
+    /// Whether all members are memory that this core copies to and from.
+    pub in_memory: bool,
     /// How stripes are gathered and batched.
     pub batching: Batching,
     /// What all nodes of the volume share: the same for all of them.
@@ -129,6 +131,7 @@ impl Node {
             stripes,
             pool,
             member_request_bytes,
+            in_memory,
             batching,
             crossing,
             members,
@@ -172,6 +175,7 @@ impl Node {
                 view: view.clone(),
                 stripes,
                 member_request_bytes,
+                in_memory,
                 pool,
                 batching,
                 crossing,

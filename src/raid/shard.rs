@@ -158,6 +158,8 @@ pub(super) struct ShardConfig {
     pub stripes: usize,
     /// Most bytes of one member request.
     pub member_request_bytes: u32,
+    /// Whether all members are memory that this core copies to and from.
+    pub in_memory: bool,
     /// Pages of a stripe's bytes each.
     pub pool: Pool,
     pub batching: Batching,
@@ -187,6 +189,7 @@ impl Shard {
             view,
             stripes,
             member_request_bytes,
+            in_memory,
             pool,
             batching,
             crossing,
@@ -226,7 +229,7 @@ impl Shard {
             patience: Patience::default(),
             gathered: Vec::with_capacity(stripes),
             batches: Slab::with_capacity(stripes),
-            swaths: Swaths::new(&geometry, merge as usize, ppl),
+            swaths: Swaths::new(&geometry, merge as usize, ppl, in_memory),
             open: Vec::with_capacity(16),
             zero: zero.freeze(),
             drafts: (0..geometry.members()).map(|_| None).collect(),
@@ -310,6 +313,9 @@ impl Shard {
                 return false;
             }
             let (admitted, rest) = (owned.admitted, owned.job.len - owned.admitted);
+            if self.swaths.is_full() {
+                return false;
+            }
             if rest >= self.swaths.bytes()
                 && let Some(bytes) = self.take_stretch(at, admitted)
             {

@@ -184,6 +184,7 @@ impl Volume {
             max_blocks: REQUEST_BYTES / block_bytes,
             write_cache,
             deallocates: infos().all(|i| i.deallocates),
+            in_memory: false,
         });
         let (view, stored) = match assembled {
             Some(Assembled { stored, view, .. }) => {
@@ -244,6 +245,7 @@ impl Volume {
                     stripes: config.stripes,
                     pool,
                     member_request_bytes: member_request,
+                    in_memory: infos().all(|i| i.in_memory),
                     batching: config.batching,
                     crossing: crossing.clone(),
                     members: members

@@ -40,6 +40,8 @@ pub struct Plan {
     pub preread_limit: u32,
     /// The member that is missing at first.
     pub missing: Option<usize>,
+    /// Members are memory that the nodes copy to and from.
+    pub in_memory: bool,
 }
 
 /// Node 1 waits for node 0, which takes what it finds.
@@ -50,6 +52,7 @@ pub const PLAN: Plan = Plan {
     stripes: 32,
     preread_limit: 4,
     missing: None,
+    in_memory: false,
 };
 
 /// A request to a member that waits to be served.
@@ -127,6 +130,7 @@ impl Rig {
                 stripes: plan.stripes,
                 pool: Pool::new(&arena, PAGE, pages).unwrap(),
                 member_request_bytes: batching.request_bytes,
+                in_memory: plan.in_memory,
                 batching,
                 crossing: crossing.clone(),
                 members: members.clone(),
@@ -241,6 +245,7 @@ impl Rig {
                 max_blocks: u32::MAX,
                 write_cache: false,
                 deallocates: true,
+                in_memory: false,
             })),
             metadata: None,
             answer: sender,

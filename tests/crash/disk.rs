@@ -347,6 +347,7 @@ impl Disk {
             max_blocks: u32::MAX,
             write_cache: self.cached,
             deallocates: true,
+            in_memory: false,
         }))
     }
 }

@@ -115,6 +115,7 @@ impl Machine {
                 stripes,
                 pool: Pool::new(&arena, stripe, pages).expect("room"),
                 member_request_bytes: batching.request_bytes,
+                in_memory: false,
                 batching,
                 crossing: crossing.clone(),
                 members: names.clone(),

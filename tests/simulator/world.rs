@@ -215,6 +215,7 @@ impl World {
                     stripes: stripes[id],
                     pool: Pool::new(&arena, stripe as usize, pages).expect("room"),
                     member_request_bytes: batching.request_bytes,
+                    in_memory: seed % 8 == 2,
                     batching,
                     crossing: crossing.clone(),
                     members: names.clone(),
@@ -473,6 +474,7 @@ impl World {
             max_blocks: u32::MAX,
             write_cache: self.random.one_in(2),
             deallocates: true,
+            in_memory: false,
         };
         if known.is_none() {
             let mut disk = Disk::new(bytes, self.block, 0xa5);

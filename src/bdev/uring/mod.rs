@@ -147,6 +147,7 @@ impl Uring {
             max_blocks: MAX_BYTES / block_size,
             write_cache: medium.write_cache,
             deallocates: medium.deallocates,
+            in_memory: false,
         };
         let shared = Arc::new(Shared {
             info: info.clone(),

@@ -48,6 +48,7 @@ impl Puppet {
             max_blocks: 2048,
             write_cache: true,
             deallocates: true,
+            in_memory: false,
         };
         shape(&mut info);
         let bytes = vec![0; info.bytes() as usize];

@@ -36,6 +36,9 @@ pub(super) struct Swaths {
     bytes: u64,
     /// Stretches being worked on, by the number of their first stripe.
     held: FxHashSet<u64>,
+    /// How many of a host's one turn may take. Where members are memory, what was added up is copied to them from the
+    /// core's cache while it is still there.
+    turn: usize,
     /// Those of this turn.
     gathered: Vec<Stretch>,
     under_way: Slab<Swath>,
@@ -102,7 +105,7 @@ pub(super) struct SwathIo {
 
 impl Swaths {
     /// None yet, in a shard whose member requests have `merge` stripes at most.
-    pub(super) fn new(geometry: &Geometry, merge: usize, ppl: bool) -> Self {
+    pub(super) fn new(geometry: &Geometry, merge: usize, ppl: bool, in_memory: bool) -> Self {
         let most = geometry.stripes_per_row().min(merge as u64);
         // What a log says, it says of stripes.
         let shift = if ppl { 0 } else { most.ilog2() };
@@ -110,6 +113,7 @@ impl Swaths {
         Self {
             shift,
             bytes: stripe << shift,
+            turn: if in_memory { 1 } else { usize::MAX },
             held: FxHashSet::default(),
             gathered: Vec::with_capacity(16),
             set_apart: Vec::with_capacity(16 * merge),
@@ -131,6 +135,11 @@ impl Swaths {
     /// Bytes of data of a stretch.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether hosts' have to wait for the next turn.
+    pub(super) fn is_full(&self) -> bool {
+        self.gathered.len() >= self.turn
     }
 
     /// Whether there is none.

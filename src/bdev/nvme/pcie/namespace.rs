@@ -38,6 +38,7 @@ impl Namespace {
             max_blocks: MAX_TRANSFER as u32 / shape.block_size,
             write_cache: inner.abilities.write_cache,
             deallocates: shape.deallocates && inner.abilities.write_zeroes,
+            in_memory: false,
         };
         Arc::new(Self {
             inner: inner.clone(),

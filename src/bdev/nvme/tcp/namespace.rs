@@ -63,6 +63,7 @@ impl TcpNamespace {
             max_blocks: (max_transfer(facts) / namespace.block_size).max(1),
             write_cache: facts.identify.vwc & IdentifyController::VWC_PRESENT != 0,
             deallocates: zeroes && namespace.deallocates,
+            in_memory: false,
             name,
         };
         let zeros = match zeroes {

@@ -34,6 +34,7 @@ fn stuck() -> (UringChannel, File) {
         max_blocks: 1000,
         write_cache: true,
         deallocates: true,
+        in_memory: false,
     };
     let shared = Shared {
         medium: Medium::of(File::from(reader), info.bytes()),
