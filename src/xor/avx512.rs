@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::sweep::{self, Assign, Lane, Replace, Rule};
+use super::sweep::{self, Assign, Lane, Replace, Rule, TILE};
 
 /// One 512-bit register.
 #[derive(Clone, Copy)]
@@ -55,6 +55,8 @@ struct ReplaceUncached;
 
 impl Rule<Zmm> for ReplaceUncached {
     const TAKES_PART: bool = false;
+    // What is written around the caches is hardly read from them.
+    const TILED_FROM: usize = TILE;
 
     #[inline(always)]
     unsafe fn expect(_line: *const u8) {}

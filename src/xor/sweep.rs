@@ -1,7 +1,8 @@
 //! The pass over the blocks that all vector kernels share, written once for any register.
 //!
 //! Each step takes a stretch of [`HELD`] lanes: it reads that stretch of every source into registers, XORing on the way,
-//! then stores or tests the registers. What is left below a stretch goes lane by lane, and below a lane byte by byte.
+//! then stores or tests the registers. What is left below a stretch goes lane by lane, and below a lane byte by byte. More
+//! sources than [`ABREAST`] are walked some at a time, a [`TILE`] of each.
 //!
 //! Everything here is `#[inline(always)]`, so that it is compiled inside the kernels' `#[target_feature]` functions, where
 //! a lane is a plain register. Loops over lanes are plain ones: a step of an iterator is a function of its own, and one that the
@@ -10,6 +11,14 @@
 /// Lanes held in registers while the sources are walked: enough that walking costs little, and few enough that the loads of
 /// several sources are under way at once (eight measured slower than four from nine sources on).
 const HELD: usize = 4;
+
+/// Sources that are walked abreast. Where blocks lie at a multiple of 4 KiB from one another, a stretch of each falls into
+/// the same set of the nearest cache, which has eight places; and a core sees so many sequences of reads coming, and no more.
+const ABREAST: usize = 8;
+
+/// Bytes of each source that are added up to those of the others before the next such bytes: the sum stays in the nearest
+/// cache.
+pub(super) const TILE: usize = 2048;
 
 /// Bytes of a cache line; where it is more, a few hints are given twice.
 const CACHE_LINE: usize = 64;
@@ -71,6 +80,10 @@ pub(super) trait Rule<L: Lane> {
     /// Whether what the destination held takes part in the XOR.
     const TAKES_PART: bool;
 
+    /// From so many bytes on, more sources than [`ABREAST`] are walked some at a time. Below that it does not pay where
+    /// all is in the near caches.
+    const TILED_FROM: usize;
+
     /// Told of each cache line of the destination before the sources are read for it.
     ///
     /// # Safety
@@ -91,6 +104,7 @@ pub(super) struct Replace;
 
 impl<L: Lane> Rule<L> for Replace {
     const TAKES_PART: bool = false;
+    const TILED_FROM: usize = 4 * TILE;
 
     // A destination that is in no near cache then comes in along with the sources, instead of after them when the stores
     // are already waiting for it: a tenth faster from L2 and from memory, a fifth slower where all was in L1.
@@ -112,6 +126,7 @@ pub(super) struct Assign;
 
 impl<L: Lane> Rule<L> for Assign {
     const TAKES_PART: bool = true;
+    const TILED_FROM: usize = 4 * TILE;
 
     #[inline(always)]
     unsafe fn expect(_line: *const u8) {}
@@ -137,14 +152,8 @@ pub(super) unsafe fn write<L: Lane, R: Rule<L>>(dst: &mut [u8], sources: &[&[u8]
     // leaves room for one in `dst`, hence in all sources.
     let at = unsafe {
         let mut at = match sources.len() {
-            1 => write_stretches_of::<L, R, 1>(to, sources, len),
-            2 => write_stretches_of::<L, R, 2>(to, sources, len),
-            3 => write_stretches_of::<L, R, 3>(to, sources, len),
-            4 => write_stretches_of::<L, R, 4>(to, sources, len),
-            5 => write_stretches_of::<L, R, 5>(to, sources, len),
-            6 => write_stretches_of::<L, R, 6>(to, sources, len),
-            7 => write_stretches_of::<L, R, 7>(to, sources, len),
-            8 => write_stretches_of::<L, R, 8>(to, sources, len),
+            ..=ABREAST => write_abreast::<L, R>(to, sources, len),
+            _ if len >= R::TILED_FROM => write_tiles::<L, R>(to, sources, len),
             _ => write_stretches::<L, R>(to, sources, len),
         };
         while len - at >= L::BYTES {
@@ -184,6 +193,28 @@ pub(super) unsafe fn cancels<L: Lane>(sources: &[&[u8]]) -> bool {
     (at..len).all(|i| xor_of_byte(sources, i) == 0)
 }
 
+/// [`write_stretches`] for [`ABREAST`] sources at most.
+///
+/// # Safety
+///
+/// As for [`write_stretches`].
+#[inline(always)]
+unsafe fn write_abreast<L: Lane, R: Rule<L>>(to: *mut u8, sources: &[&[u8]], len: usize) -> usize {
+    // SAFETY: the caller's promise, and the number of sources is as matched.
+    unsafe {
+        match sources.len() {
+            1 => write_stretches_of::<L, R, 1>(to, sources, len),
+            2 => write_stretches_of::<L, R, 2>(to, sources, len),
+            3 => write_stretches_of::<L, R, 3>(to, sources, len),
+            4 => write_stretches_of::<L, R, 4>(to, sources, len),
+            5 => write_stretches_of::<L, R, 5>(to, sources, len),
+            6 => write_stretches_of::<L, R, 6>(to, sources, len),
+            7 => write_stretches_of::<L, R, 7>(to, sources, len),
+            _ => write_stretches_of::<L, R, 8>(to, sources, len),
+        }
+    }
+}
+
 /// [`write_stretches`] for a number of sources that the compiler knows, so that it keeps their addresses in registers and
 /// unrolls the walk over them.
 ///
@@ -201,6 +232,51 @@ unsafe fn write_stretches_of<L: Lane, R: Rule<L>, const COUNT: usize>(
         let sources: [&[u8]; COUNT] = *sources.first_chunk().unwrap_unchecked();
         write_stretches::<L, R>(to, &sources, len)
     }
+}
+
+/// What the sources of a tile add up to so far; no lane of it is on two cache lines.
+#[repr(align(64))]
+struct Sum([u8; TILE]);
+
+/// Writes all whole tiles and says where the rest begins.
+///
+/// # Safety
+///
+/// As for [`write_stretches`]; there are more than [`ABREAST`] sources.
+#[inline(always)]
+unsafe fn write_tiles<L: Lane, R: Rule<L>>(to: *mut u8, sources: &[&[u8]], len: usize) -> usize {
+    let mut sum = Sum([0; TILE]);
+    let (first, rest) = sources.split_at(ABREAST);
+    // The last ones leave a place for the sum of all before them.
+    let (middle, last) = rest.split_at((rest.len() - 1) / (ABREAST - 1) * (ABREAST - 1));
+    let mut at = 0;
+    while len - at >= TILE {
+        // SAFETY: the caller's promise for `to` and the sources, of which a tile is left; the sum is as long as that.
+        unsafe {
+            let sum_at = sum.0.as_mut_ptr();
+            write_abreast::<L, Replace>(sum_at, &tile(first, at, &[]), TILE);
+            for group in middle.chunks_exact(ABREAST - 1) {
+                let sources = &tile(group, at, &[])[..ABREAST - 1];
+                write_abreast::<L, Assign>(sum_at, sources, TILE);
+            }
+            let sources = &tile(last, at, &sum.0)[..=last.len()];
+            write_abreast::<L, R>(to.add(at), sources, TILE);
+        }
+        at += TILE;
+    }
+    at
+}
+
+/// A tile of each of these sources, fewer than [`ABREAST`] or as many, and `behind` in the places that are left.
+#[inline(always)]
+fn tile<'a>(sources: &[&'a [u8]], at: usize, behind: &'a [u8]) -> [&'a [u8]; ABREAST] {
+    let mut tile = [behind; ABREAST];
+    let mut i = 0;
+    while i < sources.len() {
+        tile[i] = &sources[i][at..at + TILE];
+        i += 1;
+    }
+    tile
 }
 
 /// Writes all whole stretches and says where the rest begins.

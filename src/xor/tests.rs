@@ -215,7 +215,7 @@ fn every_source_count() {
     for kernel in Kernel::available() {
         for count in 1..=64 {
             let misaligned: Vec<_> = (0..count).map(|i| i * 7 % 64).collect();
-            for len in [31, 512, 4096, 4701] {
+            for len in [31, 512, 4096, 4701, 8192, 10_003] {
                 check_all(
                     kernel,
                     &Blocks::new(len, &misaligned, count as u64),
