@@ -431,7 +431,7 @@ impl Node {
                 self.receive(self.id, message, now);
             }
             worked |= ran | talked;
-            if !ran && !talked && !self.write_logs() {
+            if self.shard.holds_back() || !ran && !talked && !self.write_logs() {
                 return worked;
             }
         }

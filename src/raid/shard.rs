@@ -94,6 +94,11 @@ pub(super) struct Shard {
     pub(super) block_bytes: u32,
     /// Most pages in one member request.
     pub(super) merge: usize,
+    /// Rounds that may begin to read in one turn. What they read from memory is written back while it is still in the
+    /// core's near caches; devices that fetch by themselves are asked for all at once.
+    wave: usize,
+    /// More than one turn may do is ready.
+    held_back: bool,
     pub(super) batching: Batching,
     pub(super) crossing: Arc<Crossing>,
     /// The latest time that anybody told.
@@ -176,6 +181,8 @@ pub(super) struct ShardConfig {
 
 /// Most pages of one member request.
 const MERGE: u32 = 64;
+/// Rounds that begin to read in one turn, where members are memory.
+const WAVE: usize = 16;
 /// Most fragments of one shard in their stripes at once.
 const FRAGMENTS: usize = 16 * 1024;
 
@@ -212,6 +219,9 @@ impl Shard {
             geometry,
             block_bytes,
             merge: merge as usize,
+            // A log is written once for all that a turn writes.
+            wave: if in_memory && !ppl { WAVE } else { usize::MAX },
+            held_back: false,
             batching,
             crossing,
             clock: None,
@@ -314,6 +324,7 @@ impl Shard {
             }
             let (admitted, rest) = (owned.admitted, owned.job.len - owned.admitted);
             if self.swaths.is_full() {
+                self.held_back = true;
                 return false;
             }
             if rest >= self.swaths.bytes()
@@ -527,7 +538,9 @@ impl Shard {
             .get_or_insert_with(|| Clock::new(now))
             .advance(now);
         let mut worked = self.recall();
-        loop {
+        self.held_back = false;
+        let mut reading = 0;
+        'turn: loop {
             if !self.swaths.is_empty() {
                 self.do_again();
             }
@@ -552,8 +565,13 @@ impl Shard {
                 break;
             }
             for _ in 0..gathered {
+                if reading == self.wave {
+                    self.held_back = true;
+                    break 'turn;
+                }
                 let at = self.ready.pop_front().expect("counted above");
                 self.begin(at);
+                reading += usize::from(self.cache[at].phase == Phase::Reading);
             }
             worked = true;
         }
@@ -563,6 +581,11 @@ impl Shard {
         self.form_swaths();
         self.issue();
         worked | !self.ready.is_empty() | (self.counters.member_requests > issued)
+    }
+
+    /// Whether the members are to be asked for what has been begun before more is.
+    pub(super) fn holds_back(&self) -> bool {
+        self.held_back
     }
 
     /// Counts so far, and how many stripes wait or read ahead now.
