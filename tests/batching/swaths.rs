@@ -55,6 +55,39 @@ fn rows_are_written_one_after_another_where_members_are_memory() {
     assert_eq!(rig.on_disks(3), [2, 8, 10]);
 }
 
+/// The same for rounds: what the first have read is written before others read.
+#[test]
+fn rounds_are_begun_in_waves_where_members_are_memory() {
+    let begun = |in_memory| {
+        let mut rig = Rig::new(Plan {
+            chunk: 32,
+            preread_limit: 32,
+            in_memory,
+            ..PLAN
+        });
+        let writes: Vec<_> = (0..20)
+            .map(|lba| rig.write(0, lba, &[lba as u8], false))
+            .collect();
+        rig.run(0);
+        let first = rig.asked();
+        rig.run(0);
+        let all = rig.asked();
+        rig.settle();
+        for write in writes {
+            assert_eq!(rig.ended(write), Some(Status::Ok));
+        }
+        assert_eq!(rig.on_disks(19), [19, 0, 19]);
+        [first, all]
+    };
+    // The other data is read, to which parity is added up.
+    let read = |blocks| (0, 1, Op::Read, blocks);
+    assert_eq!(
+        begun(true),
+        [vec![read(0..16)], vec![read(0..16), read(16..20)]]
+    );
+    assert_eq!(begun(false), [vec![read(0..20)], vec![read(0..20)]]);
+}
+
 /// A round of a stripe would read what is being overwritten, and parity of it.
 #[test]
 fn r18_what_comes_for_a_row_that_is_written_as_one_waits() {
