@@ -323,13 +323,13 @@ impl Shard {
                 return false;
             }
             let (admitted, rest) = (owned.admitted, owned.job.len - owned.admitted);
-            if self.swaths.is_full() {
+            let writes = matches!(owned.job.op, Op::Write { .. });
+            let may_be_whole = writes && rest >= self.swaths.bytes();
+            if may_be_whole && self.swaths.is_full() {
                 self.held_back = true;
                 return false;
             }
-            if rest >= self.swaths.bytes()
-                && let Some(bytes) = self.take_stretch(at, admitted)
-            {
+            if may_be_whole && let Some(bytes) = self.take_stretch(at, admitted) {
                 let owned = &mut self.jobs[at as usize];
                 owned.admitted += bytes;
                 owned.left += 1;

@@ -13,7 +13,7 @@
 const HELD: usize = 4;
 
 /// Sources that are walked abreast. Where blocks lie at a multiple of 4 KiB from one another, a stretch of each falls into
-/// the same set of the nearest cache, which has eight places; and a core sees so many sequences of reads coming, and no more.
+/// the same sets of the nearest cache, which have eight or twelve places. It is faster where blocks come from memory, too.
 const ABREAST: usize = 8;
 
 /// Bytes of each source that are added up to those of the others before the next such bytes: the sum stays in the nearest

@@ -16,13 +16,10 @@ use crate::xor;
 type Columns = SmallVec<[Segments; 16]>;
 
 impl Shard {
-    /// Takes the next stretch of a job that writes all of it. Returns its bytes; `None` where it is to be
+    /// Takes the next stretch of a write, if that is of all of it. Returns its bytes; `None` where it is to be
     /// done stripe by stripe.
     pub(in crate::raid) fn take_stretch(&mut self, at: u32, admitted: u64) -> Option<u64> {
         let job = &self.jobs[at as usize].job;
-        let Op::Write { .. } = job.op else {
-            return None;
-        };
         let geometry = self.geometry;
         let row = geometry.place(job.offset + admitted).row;
         if !geometry.covers_row(job.offset, job.len, row) {
