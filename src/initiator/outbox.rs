@@ -11,6 +11,12 @@ pub const MOST_SLICES: usize = 256;
 /// Sent headers are thrown away once there are this many bytes of them.
 const COMPACT_AT: usize = 64 * 1024;
 
+/// Bytes of a command that are copied: its capsule, the headers of a few PDUs with data, and their digests.
+const INLINE: usize = 256;
+
+/// Pieces of what a command has to send: headers, data and digests of two PDUs.
+const PIECES: usize = 6;
+
 /// The slices of one gathered send.
 pub type Gathered<'a> = SmallVec<[IoSlice<'a>; MOST_SLICES]>;
 
@@ -23,7 +29,7 @@ enum Piece {
 }
 
 /// The bytes to be sent, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     inline: Vec<u8>,
     /// Place of `inline[0]` in the stream of all inline bytes.
@@ -32,6 +38,17 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Nothing to be sent yet, and room for what so many commands have to send at once, in capsules and in answer to an
+    /// R2T each.
+    pub fn new(depth: u16) -> Self {
+        let depth = usize::from(depth);
+        Self {
+            inline: Vec::with_capacity(COMPACT_AT + depth * INLINE),
+            base: 0,
+            pieces: VecDeque::with_capacity(depth * PIECES),
+        }
+    }
+
     /// Whether everything has been sent.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
@@ -149,7 +166,7 @@ mod tests {
 
     #[test]
     fn neighbouring_headers_are_one_slice() {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(1);
         outbox.push(b"abc");
         outbox.push(b"def");
         outbox.push_payload(3, 10, 20);
@@ -170,7 +187,7 @@ mod tests {
             takes in prop::collection::vec(1..60_000usize, 1..40),
         ) {
             let payload: Vec<u8> = (0..40_000u32).map(|i| (i * 7) as u8).collect();
-            let mut outbox = Outbox::default();
+            let mut outbox = Outbox::new(1);
             let (mut expected, mut received) = (Vec::new(), Vec::new());
             let mut of_payload = 0;
             let mut takes = takes.iter().cycle();

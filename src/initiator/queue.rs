@@ -122,7 +122,7 @@ impl Queue {
     /// When the depth is 0.
     pub fn new(settings: QueueSettings, now: Instant) -> Self {
         assert!(settings.depth > 0, "a queue has room for a command");
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(settings.depth);
         outbox.push(&greeting(&settings).encode());
         Self {
             stage: Stage::Greeting,
