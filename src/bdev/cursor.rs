@@ -2,10 +2,10 @@
 
 use smallvec::SmallVec;
 
-use crate::memory::{self, Ahead, Buf, BufMut};
+use crate::memory::{self, Buf, BufMut};
 use crate::xor;
 
-/// How far ahead of what is copied a medium in memory is fetched, in bytes.
+/// Most bytes that are fetched from a medium in memory while those before them are copied.
 const AHEAD: usize = 4096;
 
 /// Fills scattered buffers in order.
@@ -39,16 +39,13 @@ impl<'a> Scatter<'a> {
         }
     }
 
-    /// Puts `bytes` into the next bytes of the buffers, and fetches ahead in them.
+    /// Puts `bytes` into the next bytes of the buffers. What is for the next buffer is fetched while one is filled.
     pub(super) fn put(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let piece = self.piece(bytes.len());
             let (now, later) = bytes.split_at(piece.len());
-            memory::copy(
-                piece,
-                now,
-                Ahead::of(bytes.get(AHEAD..).unwrap_or_default()),
-            );
+            memory::fetch(&later[..later.len().min(AHEAD)]);
+            piece.copy_from_slice(now);
             bytes = later;
         }
     }

@@ -128,7 +128,7 @@ impl Ram {
     /// The bytes from this one on, as far as they are to be fetched. Panics if there is no such page.
     pub fn ahead(&self, byte: usize, bytes: usize) -> Ahead {
         let page = self.address(byte / Self::PAGE).as_ptr();
-        Ahead::from(page.wrapping_add(byte % Self::PAGE), bytes)
+        Ahead::new(page.wrapping_add(byte % Self::PAGE), bytes)
     }
 
     fn count_guard(&self) {
