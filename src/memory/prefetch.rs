@@ -1,7 +1,7 @@
 //! Cache lines that will be needed soon.
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Asks the core to fetch the cache line of an address. Only a hint, whatever the address: it changes
 /// nothing, waits for nothing and fails nowhere.

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::free::huge_page_size;
+use super::prefetch::LINE;
 use super::{Ahead, mapping, prefetch};
 use crate::lock;
 
@@ -121,7 +122,7 @@ impl Ram {
         let first = self.address(page).as_ptr().wrapping_add(byte % Self::PAGE);
         prefetch::line(std::ptr::from_ref(self.lock(page)).cast());
         for line in 0..PREFETCH {
-            prefetch::line(first.wrapping_add(line * 64));
+            prefetch::line(first.wrapping_add(line * LINE));
         }
     }
 

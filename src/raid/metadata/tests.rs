@@ -1,3 +1,5 @@
+//! What superblocks say when members change places.
+
 use super::*;
 use crate::md::{BadBlockLog, Reshape, SetName};
 use crate::memory::Arena;
