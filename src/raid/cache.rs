@@ -141,6 +141,11 @@ impl StripeCache {
         Some(at)
     }
 
+    /// Whether there is a stripe of this number, busy or idle.
+    pub(super) fn knows(&self, number: u64) -> bool {
+        self.table.contains_key(&number)
+    }
+
     /// Throws away what idle stripes among `count` from `first` on know; `false`, and nothing, if one of them
     /// is busy.
     pub(super) fn clear(&mut self, first: u64, count: u64) -> bool {

@@ -7,6 +7,7 @@ use super::batch::Body;
 use super::batching::BatchScope;
 use super::gather::{Run, push};
 use super::lanes::Lane;
+use super::patch::PATCH;
 use super::shard::Shard;
 use super::stripe::Phase;
 use super::swath::SwathIo;
@@ -317,6 +318,9 @@ impl Shard {
                 Data::Write(_) | Data::None => None,
             };
             return self.page_done(bay, (at, role), read, status);
+        }
+        if token & PATCH != 0 {
+            return self.patch_request_done(bay, token, status, data);
         }
         let mut io = match self.ios.remove(token as usize) {
             MemberIo::Pages(io) => io,

@@ -121,12 +121,8 @@ pub enum Message {
 /// of rows.
 #[derive(Debug)]
 pub struct Job {
-    /// The node that the host's request came in at.
-    pub origin: NodeId,
-    /// The request at its origin.
-    pub request: u32,
-    /// The part of the request.
-    pub piece: u32,
+    /// Where it came from.
+    pub origin: Origin,
     /// What to do.
     pub op: Op,
     /// First byte of the volume.
@@ -141,6 +137,25 @@ pub struct Job {
     pub streams: bool,
     /// It is the only request of its node: nothing will come while it waits.
     pub alone: bool,
+}
+
+/// Where a job came from, and what it is there.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// A part of a host's request.
+    Part {
+        /// The node that the request came in at.
+        node: NodeId,
+        /// The request at that node.
+        request: u32,
+        /// The part of the request.
+        piece: u32,
+    },
+    /// A host's request as it is, which came in at the owner's node.
+    Host {
+        /// The host's name for it.
+        token: u64,
+    },
 }
 
 /// What is to be noted in a log.

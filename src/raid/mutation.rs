@@ -47,6 +47,12 @@ pub(super) enum Mutation {
     R18,
     /// A row is said to be done as one although a member has failed.
     R19,
+    /// A stripe begins a round although a block of it is being patched.
+    R20,
+    /// A block is said to be patched although a member has failed.
+    R21,
+    /// A block that was not patched is written by a round that reads what may have been written of it.
+    R22,
     /// A region may be written to before its bits are on the members.
     D1,
     /// Bits are cleared, then the header says who may not rely on the bitmap any more.

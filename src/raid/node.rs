@@ -9,7 +9,7 @@ use super::batch::Crossing;
 use super::batching::Batching;
 use super::counters::Counters;
 use super::geometry::Geometry;
-use super::message::{Message, NodeId, Note};
+use super::message::{Done, Job, Message, NodeId, Note, Origin};
 use super::metadata::MetadataConfig;
 use super::ppl::{Logs, LogsConfig, LogsParts};
 use super::router::{Part, Router};
@@ -226,10 +226,16 @@ impl Node {
         }
         match self.router.straight(&mut request) {
             Some(bay) => self.ask_member(bay, request),
-            None => {
-                self.router.submit(request);
-                self.route();
-            }
+            None => match self.router.as_job(request) {
+                Ok(job) => {
+                    self.shard.accept(job);
+                    self.collect();
+                }
+                Err(request) => {
+                    self.router.submit(request);
+                    self.route();
+                }
+            },
         }
         Ok(())
     }
@@ -591,13 +597,45 @@ impl Node {
         }
         if !self.shard.out.done.is_empty() {
             let mut done = std::mem::take(&mut self.shard.out.done);
-            for (origin, done) in done.drain(..) {
-                self.send(origin, Message::Done(done));
+            for (job, status) in done.drain(..) {
+                self.job_done(job, status);
             }
             put_back(&mut self.shard.out.done, done);
         }
         if !self.shard.out.news.is_empty() {
             self.spread();
+        }
+    }
+
+    /// Tells who wants to know that a job of the shard has ended.
+    fn job_done(&mut self, job: Job, status: Status) {
+        let Job { op, len, data, .. } = job;
+        match job.origin {
+            Origin::Part {
+                node,
+                request,
+                piece,
+            } => {
+                let done = Done {
+                    request,
+                    piece,
+                    status,
+                    data,
+                };
+                self.send(node, Message::Done(done));
+            }
+            Origin::Host { token } => {
+                self.router.job_done();
+                self.effects.push(Effect::Complete {
+                    completion: Completion {
+                        token,
+                        status,
+                        data,
+                    },
+                    op,
+                    bytes: len,
+                });
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::geometry::Geometry;
-use super::message::{Done, Job, NodeId};
+use super::message::{Done, Job, NodeId, Origin};
 use super::mutation::{self, Mutation};
 use super::node::Effect;
 use super::payload;
@@ -75,6 +75,8 @@ pub(super) struct Router {
     write_caches: u64,
     pub(super) straight: Slab<Straight>,
     requests: Slab<HostRequest>,
+    /// Requests that are a job as they are.
+    jobs: usize,
     /// Piece lists of requests that are done, for the next ones.
     spare: Vec<Vec<Piece>>,
     /// Flushes that wait until all nodes know of a failed member.
@@ -101,6 +103,7 @@ impl Router {
             write_caches,
             straight: Slab::with_capacity(REQUESTS),
             requests: Slab::with_capacity(REQUESTS),
+            jobs: 0,
             spare: Vec::new(),
             settling: Vec::new(),
             parts: VecDeque::with_capacity(256),
@@ -113,7 +116,7 @@ impl Router {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.requests.len() + self.straight.len()
+        self.requests.len() + self.straight.len() + self.jobs
     }
 
     pub(super) fn next_part(&mut self) -> Option<Part> {
@@ -149,6 +152,49 @@ impl Router {
         for at in std::mem::take(&mut self.settling) {
             self.settle(at);
         }
+    }
+
+    /// Makes a job of a write all of whose rows are this node's, so that nothing has to be cut or put together;
+    /// else gives the request back.
+    #[inline]
+    pub(super) fn as_job(&mut self, request: Request) -> Result<Job, Request> {
+        let writes = matches!(request.op, Op::Write { .. });
+        if !writes || request.blocks == 0 || !self.view.online {
+            return Err(request);
+        }
+        let block = u64::from(self.block_bytes);
+        let volume_blocks = self.geometry.volume_bytes() / block;
+        let len = u64::from(request.blocks);
+        let end = request.lba.checked_add(len);
+        if end.is_none_or(|end| end > volume_blocks) {
+            return Err(request);
+        }
+        let (offset, len) = (request.lba * block, len * block);
+        let owner = self.geometry.owner(self.geometry.place(offset).row);
+        if owner != self.id || offset + len > self.geometry.run_end(offset) {
+            return Err(request);
+        }
+        assert_eq!(request.data.len() as u64, len, "buffers of a write");
+        let streams = self.streams.follows(offset, offset + len, 0);
+        let alone = self.in_flight() == 0;
+        self.jobs += 1;
+        Ok(Job {
+            origin: Origin::Host {
+                token: request.token,
+            },
+            op: request.op,
+            offset,
+            len,
+            data: request.data,
+            reach: (false, false),
+            streams,
+            alone,
+        })
+    }
+
+    /// A request that was a job as it is has ended.
+    pub(super) fn job_done(&mut self) {
+        self.jobs -= 1;
     }
 
     /// Takes a request in and cuts off as many parts as may be under way.
@@ -242,9 +288,11 @@ impl Router {
     pub(super) fn read_by_owner(&self, at: u32, piece: u32, data: Data) -> Part {
         let Piece { offset, len, .. } = self.requests[at as usize].pieces[piece as usize];
         let job = Job {
-            origin: self.id,
-            request: at,
-            piece,
+            origin: Origin::Part {
+                node: self.id,
+                request: at,
+                piece,
+            },
             op: Op::Read,
             offset,
             len,
@@ -314,9 +362,11 @@ impl Router {
             host.left += 1;
             let row = self.geometry.place(offset).row;
             let job = Job {
-                origin: self.id,
-                request: at,
-                piece: u32::from(whole),
+                origin: Origin::Part {
+                    node: self.id,
+                    request: at,
+                    piece: u32::from(whole),
+                },
                 op: host.op,
                 offset,
                 len,

@@ -19,10 +19,11 @@ use super::gather::Batch;
 use super::geometry::Geometry;
 use super::lanes::Lanes;
 use super::member_io::{Lists, MemberIo};
-use super::message::{Done, Home, Job, NodeId};
+use super::message::{Home, Job, NodeId};
 use super::metadata::Intents;
 use super::mutation::{self, Mutation};
 use super::pages::Pages;
+use super::patch::Patches;
 use super::ppl::{Ended, Record};
 use super::stripe::{Fragment, FragmentKind, Fragments, NONE, Phase};
 use super::swath::Swaths;
@@ -37,8 +38,8 @@ use crate::memory::{Buf, BufMut, Pool};
 pub(super) struct Outcome {
     /// Requests to members, by bay. The token is the shard's name for the I/O.
     pub requests: Vec<(usize, Request)>,
-    /// Jobs that ended, with the node they came from.
-    pub done: Vec<(NodeId, Done)>,
+    /// Jobs that ended.
+    pub done: Vec<(Job, Status)>,
     /// What it has to tell beside these, which is seldom anything.
     pub news: News,
 }
@@ -80,6 +81,8 @@ impl News {
 #[derive(Debug)]
 pub(super) struct OwnedJob {
     pub job: Job,
+    /// It may be done as a patch, as far as it says itself.
+    small: bool,
     /// Bytes whose fragments are in their stripes.
     admitted: u64,
     /// Fragments not yet done.
@@ -97,6 +100,8 @@ pub(super) struct Shard {
     /// Rounds that may begin to read in one turn. What they read from memory is written back while it is still in the
     /// core's near caches; devices that fetch by themselves are asked for all at once.
     wave: usize,
+    /// Those that have.
+    reading: usize,
     /// More than one turn may do is ready.
     held_back: bool,
     pub(super) batching: Batching,
@@ -125,6 +130,7 @@ pub(super) struct Shard {
     pub(super) gathered: Vec<u32>,
     pub(super) batches: Slab<Batch>,
     pub(super) swaths: Swaths,
+    pub(super) patches: Patches,
     /// Batches that neighbours may join.
     pub(super) open: Vec<u32>,
     /// A page of zeros, for everybody.
@@ -221,6 +227,7 @@ impl Shard {
             merge: merge as usize,
             // A log is written once for all that a turn writes.
             wave: if in_memory && !ppl { WAVE } else { usize::MAX },
+            reading: 0,
             held_back: false,
             batching,
             crossing,
@@ -240,6 +247,8 @@ impl Shard {
             gathered: Vec::with_capacity(stripes),
             batches: Slab::with_capacity(stripes),
             swaths: Swaths::new(&geometry, merge as usize, ppl, in_memory),
+            // What a log says, it says of stripes.
+            patches: Patches::new(in_memory && !ppl),
             open: Vec::with_capacity(16),
             zero: zero.freeze(),
             drafts: (0..geometry.members()).map(|_| None).collect(),
@@ -278,6 +287,7 @@ impl Shard {
             self.id
         );
         self.busy |= job.op.modifies();
+        let small = self.is_small(&job);
         if matches!(job.op, Op::Write { .. } | Op::WriteZeroes { .. }) {
             let slack = self.geometry.row_bytes();
             let end = job.offset + job.len;
@@ -290,6 +300,7 @@ impl Shard {
         }
         let at = self.jobs.insert(OwnedJob {
             job,
+            small,
             admitted: 0,
             left: 0,
             status: Status::Ok,
@@ -334,6 +345,19 @@ impl Shard {
                 owned.admitted += bytes;
                 owned.left += 1;
                 continue;
+            }
+            if self.jobs[at as usize].small {
+                if self.reading == self.wave {
+                    self.held_back = true;
+                    return false;
+                }
+                if self.begin_patch(at) {
+                    self.reading += 1;
+                    let owned = &mut self.jobs[at as usize];
+                    owned.admitted = owned.job.len;
+                    owned.left = 1;
+                    continue;
+                }
             }
             let (fragment, number, row) = self.cut(at);
             let data = u64::from(fragment.bytes());
@@ -416,9 +440,12 @@ impl Shard {
         self.view.unsynced.is_some() && roles.map(slot).any(|slot| self.view.doubtful(slot, row))
     }
 
-    /// Puts a fragment into its stripe; `false` while there is no stripe to be had, or that is in a stretch.
+    /// Puts a fragment into its stripe; `false` while there is no stripe to be had, or that is in a stretch
+    /// or being patched.
     pub(super) fn attach(&mut self, number: u64, fragment: Fragment, pace: Pace) -> bool {
-        !self.swaths.hold(number) && self.attach_held(number, fragment, pace)
+        !self.swaths.hold(number)
+            && !self.patches.holds(number)
+            && self.attach_held(number, fragment, pace)
     }
 
     /// The same for a stripe of a stretch, if it is in one.
@@ -479,13 +506,7 @@ impl Shard {
             return;
         }
         let OwnedJob { job, status, .. } = self.jobs.remove(at as usize);
-        let done = Done {
-            request: job.request,
-            piece: job.piece,
-            status,
-            data: job.data,
-        };
-        self.out.done.push((job.origin, done));
+        self.out.done.push((job, status));
     }
 
     /// Replaces the view. What is under way goes on, and looks at the new one at its next step.
@@ -539,10 +560,13 @@ impl Shard {
             .advance(now);
         let mut worked = self.recall();
         self.held_back = false;
-        let mut reading = 0;
+        let issued = self.counters.member_requests;
         'turn: loop {
             if !self.swaths.is_empty() {
                 self.do_again();
+            }
+            if !self.patches.is_empty() {
+                self.patch_again();
             }
             self.admit();
             self.fill_window();
@@ -565,17 +589,17 @@ impl Shard {
                 break;
             }
             for _ in 0..gathered {
-                if reading == self.wave {
+                if self.reading == self.wave {
                     self.held_back = true;
                     break 'turn;
                 }
                 let at = self.ready.pop_front().expect("counted above");
                 self.begin(at);
-                reading += usize::from(self.cache[at].phase == Phase::Reading);
+                self.reading += usize::from(self.cache[at].phase == Phase::Reading);
             }
             worked = true;
         }
-        let issued = self.counters.member_requests;
+        self.reading = 0;
         self.form_batches();
         self.tend_batches();
         self.form_swaths();
@@ -606,6 +630,7 @@ impl Shard {
             && self.ios.is_empty()
             && self.batches.is_empty()
             && self.swaths.is_empty()
+            && self.patches.is_empty()
             && self.window.is_none()
     }
 }

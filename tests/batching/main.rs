@@ -6,6 +6,7 @@
 
 #[path = "../simulator/disk.rs"]
 mod disk;
+mod patches;
 mod rig;
 mod swaths;
 

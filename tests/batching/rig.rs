@@ -19,7 +19,7 @@ use crate::disk::Disk;
 pub const PAGE: usize = 4096;
 /// Rows of the array: node 0's and node 1's, in turns.
 pub const ROWS: u64 = 6;
-/// Two of data, and one of parity: the third, in all rows.
+/// Unless it is said, two of data, and one of parity: the last, in all rows.
 pub const MEMBERS: usize = 3;
 
 pub const ZERO: Duration = Duration::ZERO;
@@ -28,6 +28,7 @@ pub const WAIT: Duration = Duration::from_millis(1);
 /// What a rig is made of.
 #[derive(Clone, Copy)]
 pub struct Plan {
+    pub members: usize,
     /// How long each node waits for its neighbour's part of a request.
     pub waits: [Duration; 2],
     /// Rows that follow one another with one owner.
@@ -46,6 +47,7 @@ pub struct Plan {
 
 /// Node 1 waits for node 0, which takes what it finds.
 pub const PLAN: Plan = Plan {
+    members: MEMBERS,
     waits: [ZERO, WAIT],
     run: 1,
     chunk: 1,
@@ -79,6 +81,8 @@ pub struct Rig {
     companion: usize,
     /// Pages of a chunk.
     chunk: u64,
+    /// Members beside that of parity.
+    data: u64,
     ended: BTreeMap<u64, Completion>,
     sent: u64,
     payload: Pool,
@@ -102,18 +106,19 @@ impl Bdev for Spare {
 
 impl Rig {
     pub fn new(plan: Plan) -> Self {
+        let members = plan.members;
         let bytes = ROWS * plan.chunk * PAGE as u64;
         let page = PAGE as u32;
         let chunk = plan.chunk as u32 * page;
-        let geometry = Geometry::new(MEMBERS, bytes, chunk, page, Layout::ParityLast)
+        let geometry = Geometry::new(members, bytes, chunk, page, Layout::ParityLast)
             .unwrap()
             .with_shards(2, plan.run);
         let member = |slot| (plan.missing != Some(slot)).then(|| format!("disk{slot}"));
-        let members: Vec<_> = (0..MEMBERS).map(member).collect();
+        let names: Vec<_> = (0..members).map(member).collect();
         let crossing = Arc::new(Crossing::new(&[plan.stripes; 2], plan.preread_limit));
         let view = Arc::new(View::first(plan.missing));
         let node = |id: usize| {
-            let pages = Node::pages_min(MEMBERS) + 64;
+            let pages = Node::pages_min(members) + 64;
             let arena = Arena::ordinary(pages * PAGE).unwrap();
             let batching = Batching {
                 preread_limit: plan.preread_limit,
@@ -133,20 +138,20 @@ impl Rig {
                 in_memory: plan.in_memory,
                 batching,
                 crossing: crossing.clone(),
-                members: members.clone(),
+                members: names.clone(),
                 write_caches: 0,
-                data_offsets: vec![0; MEMBERS],
+                data_offsets: vec![0; members],
                 rows_per_region: None,
                 bad_block_logs: 0,
                 metadata: None,
                 logs: None,
             })
         };
-        let open = (0..MEMBERS).map(|slot| members[slot].is_some().then_some(slot));
+        let open = (0..members).map(|slot| names[slot].is_some().then_some(slot));
         let arena = Arena::ordinary(256 * PAGE).unwrap();
         let mut rig = Self {
             nodes: (0..2).map(node).collect(),
-            disks: (0..MEMBERS).map(|_| Disk::new(bytes, page, 0)).collect(),
+            disks: (0..members).map(|_| Disk::new(bytes, page, 0)).collect(),
             open: vec![open.chain([None]).collect(); 2],
             asked: Vec::new(),
             mail: [VecDeque::new(), VecDeque::new()],
@@ -158,6 +163,7 @@ impl Rig {
             company: Vec::new(),
             companion: usize::from(plan.missing == Some(0)),
             chunk: plan.chunk,
+            data: members as u64 - 1,
         };
         rig.keep_company();
         rig
@@ -168,7 +174,7 @@ impl Rig {
         for node in 0..2 {
             let buffer = self.payload.take().expect("few requests are in flight");
             let data = Data::Read([buffer].into_iter().collect());
-            let lba = (2 * (ROWS - 1) + self.companion as u64) * self.chunk;
+            let lba = (self.data * (ROWS - 1) + self.companion as u64) * self.chunk;
             self.submit(node, Op::Read, lba, 1, data);
             self.company.extend(self.asked.pop());
         }
@@ -360,7 +366,8 @@ impl Rig {
     }
 
     /// The bytes that the pages of a stripe are full of, by slot.
-    pub fn on_disks(&self, stripe: u64) -> [u8; MEMBERS] {
+    pub fn on_disks<const N: usize>(&self, stripe: u64) -> [u8; N] {
+        assert_eq!(N as u64, self.data + 1, "members");
         let page = stripe as usize * PAGE..(stripe as usize + 1) * PAGE;
         std::array::from_fn(|slot| {
             let disk = self.open[0][slot].expect("no member is missing");

@@ -65,18 +65,20 @@ fn rounds_are_begun_in_waves_where_members_are_memory() {
             in_memory,
             ..PLAN
         });
-        let writes: Vec<_> = (0..20)
-            .map(|lba| rig.write(0, lba, &[lba as u8], false))
-            .collect();
+        let row: Vec<_> = [0x11; 32].into_iter().chain([0x33; 32]).collect();
+        let old = rig.write(0, 0, &row, false);
+        rig.settle();
+        assert_eq!(rig.ended(old), Some(Status::Ok));
+        let zeroed: Vec<_> = (0..20).map(|lba| rig.zero(0, lba, 1, false)).collect();
         rig.run(0);
         let first = rig.asked();
         rig.run(0);
         let all = rig.asked();
         rig.settle();
-        for write in writes {
-            assert_eq!(rig.ended(write), Some(Status::Ok));
+        for request in zeroed {
+            assert_eq!(rig.ended(request), Some(Status::Ok));
         }
-        assert_eq!(rig.on_disks(19), [19, 0, 19]);
+        assert_eq!(rig.on_disks(19), [0, 0x33, 0x33]);
         [first, all]
     };
     // The other data is read, to which parity is added up.

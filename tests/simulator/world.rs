@@ -103,6 +103,8 @@ pub struct World {
     next_request: u64,
     /// Ranges just written, to be read back through another node at once.
     to_read_back: Vec<(u64, u32)>,
+    /// Members are memory, and many writes are as small as a stripe's block.
+    in_memory: bool,
     /// Rows that follow one another with one owner.
     run: u32,
     /// Where the host's stream has come to.
@@ -145,6 +147,7 @@ impl World {
         let geometry = Geometry::new(members, member_bytes, chunk, stripe, layout)
             .expect("the shape is in range")
             .with_shards(node_count, run);
+        let in_memory = seed % 8 == 2;
         let names: Vec<_> = (0..members).map(|m| Some(format!("disk{m}"))).collect();
         let metadata = match random.below(4) {
             0 | 1 => None,
@@ -215,7 +218,7 @@ impl World {
                     stripes: stripes[id],
                     pool: Pool::new(&arena, stripe as usize, pages).expect("room"),
                     member_request_bytes: batching.request_bytes,
-                    in_memory: seed % 8 == 2,
+                    in_memory,
                     batching,
                     crossing: crossing.clone(),
                     members: names.clone(),
@@ -256,6 +259,7 @@ impl World {
             sent: BTreeMap::new(),
             next_request: 1,
             to_read_back: Vec::new(),
+            in_memory: in_memory && !logs,
             run,
             stream: 0,
             slow: random.below(5) as usize,
@@ -403,6 +407,11 @@ impl World {
             let disk = self.random.below(members) as usize;
             let page = self.geometry.stripe_bytes() / self.block;
             self.disks[disk].long_fault = Some(page.into());
+        }
+        if chaos && self.in_memory && self.nodes[0].view().is_whole() && self.random.one_in(4) {
+            // Any write, once: what is small goes on where a round has no second try.
+            let disk = self.random.below(members) as usize;
+            self.disks[disk].long_fault = Some(0);
         }
         let first = self.lost == 0 && step > steps / 8 && self.random.one_in(4);
         let again = chaos && self.lost > 0 && self.lost < 5 && self.random.one_in(20);
@@ -554,6 +563,11 @@ impl World {
         let fua = self.random.one_in(4);
         if self.random.one_in(4) {
             return self.send_rows(fua);
+        }
+        if self.in_memory && self.random.one_in(2) {
+            let blocks = self.geometry.stripe_bytes() / self.block;
+            let lba = lba / u64::from(blocks) * u64::from(blocks);
+            return self.send_write(lba, blocks, fua);
         }
         match self.random.below(12) {
             0..=3 => self.send_read(lba, blocks),

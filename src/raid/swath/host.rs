@@ -53,7 +53,7 @@ impl Shard {
     }
 
     /// Whether all members are there and hold all that they should, and parity matches.
-    fn is_whole(&self) -> bool {
+    pub(in crate::raid) fn is_whole(&self) -> bool {
         self.view.is_whole() && self.settled.bad.is_none()
     }
 

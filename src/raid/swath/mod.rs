@@ -162,7 +162,9 @@ impl Shard {
     /// Sets a stretch apart, with so many pages, if none of its stripes is busy and nobody waits for pages.
     fn set_apart(&mut self, first: u64, pages: usize) -> bool {
         let stripes = self.swaths.stripes();
+        let patched = || (first..first + stripes).any(|number| self.patches.holds(number));
         let free = !self.swaths.hold(first) && self.starved.is_empty();
+        let free = free && (self.patches.is_empty() || !patched());
         if !free || !self.cache.clear(first, stripes) {
             return false;
         }
