@@ -178,7 +178,8 @@ impl VolumeChannel {
         }
     }
 
-    /// Puts messages on their way, in order, as far as there is room.
+    /// Puts messages on their way, in order, as far as there is room. As soon as there are any: others have nothing to do
+    /// until they come.
     fn talk(&mut self) {
         let mut held: u64 = 0;
         for _ in 0..self.outbox.len() {
@@ -225,6 +226,7 @@ impl Channel for VolumeChannel {
         }
         self.carry_out();
         self.kick_members();
+        self.talk();
     }
 
     fn poll(&mut self, now: Instant, done: &mut Vec<Completion>) -> bool {
@@ -235,12 +237,12 @@ impl Channel for VolumeChannel {
             let ran = self.node.run(now);
             self.carry_out();
             self.kick_members();
+            self.talk();
             worked |= polled | ran;
             if !polled && !ran {
                 break;
             }
         }
-        self.talk();
         self.publish(now);
         worked |= !self.done.is_empty();
         done.append(&mut self.done);

@@ -141,18 +141,25 @@ pub struct Job {
 
 /// Where a job came from, and what it is there.
 #[derive(Clone, Copy, Debug)]
-pub enum Origin {
-    /// A part of a host's request.
+pub struct Origin {
+    /// The node that the host's request came in at.
+    pub node: NodeId,
+    /// What the job is of that.
+    pub of: Of,
+}
+
+/// What a job is of a host's request.
+#[derive(Clone, Copy, Debug)]
+pub enum Of {
+    /// A part.
     Part {
-        /// The node that the request came in at.
-        node: NodeId,
-        /// The request at that node.
+        /// The request at its node.
         request: u32,
         /// The part of the request.
         piece: u32,
     },
-    /// A host's request as it is, which came in at the owner's node.
-    Host {
+    /// All of it, as the host gave it.
+    Whole {
         /// The host's name for it.
         token: u64,
     },
@@ -196,10 +203,12 @@ pub struct Home {
 /// A job that ended.
 #[derive(Debug)]
 pub struct Done {
-    /// The request at its origin.
-    pub request: u32,
-    /// The part of the request.
-    pub piece: u32,
+    /// What it was of a host's request at the node that is told.
+    pub of: Of,
+    /// What was done.
+    pub op: Op,
+    /// Number of bytes of the volume.
+    pub len: u64,
     /// How it went.
     pub status: Status,
     /// The job's buffers.

@@ -57,7 +57,7 @@ pub use batching::{BatchScope, Batching};
 pub use counters::Counters;
 pub use error::VolumeError;
 pub use geometry::{CHUNK_BYTES, Geometry, Layout, MEMBERS, Mask, Place, STRIPE_BYTES_MIN};
-pub use message::{Done, Home, Job, Logged, Message, NodeId, Note, Origin};
+pub use message::{Done, Home, Job, Logged, Message, NodeId, Note, Of, Origin};
 pub use metadata::{Marks, MetadataConfig, Stored};
 pub use node::{Effect, Node, NodeConfig};
 pub use plan::{Method, Plan, Situation};

@@ -9,7 +9,7 @@ use super::batch::Crossing;
 use super::batching::Batching;
 use super::counters::Counters;
 use super::geometry::Geometry;
-use super::message::{Done, Job, Message, NodeId, Note, Origin};
+use super::message::{Done, Job, Message, NodeId, Note, Of};
 use super::metadata::MetadataConfig;
 use super::ppl::{Logs, LogsConfig, LogsParts};
 use super::router::{Part, Router};
@@ -227,10 +227,7 @@ impl Node {
         match self.router.straight(&mut request) {
             Some(bay) => self.ask_member(bay, request),
             None => match self.router.as_job(request) {
-                Ok(job) => {
-                    self.shard.accept(job);
-                    self.collect();
-                }
+                Ok((owner, job)) => self.hand_over(owner, job),
                 Err(request) => {
                     self.router.submit(request);
                     self.route();
@@ -298,10 +295,13 @@ impl Node {
                 self.shard.accept(job);
                 self.collect();
             }
-            Message::Done(done) => {
-                self.router.done(done);
-                self.route();
-            }
+            Message::Done(done) => match done.of {
+                Of::Part { request, piece } => {
+                    self.router.done(request, piece, done.status, done.data);
+                    self.route();
+                }
+                Of::Whole { token } => self.whole_done(token, done),
+            },
             Message::Home(home) => {
                 self.shard.come_home(from, home);
                 self.collect();
@@ -609,34 +609,38 @@ impl Node {
 
     /// Tells who wants to know that a job of the shard has ended.
     fn job_done(&mut self, job: Job, status: Status) {
-        let Job { op, len, data, .. } = job;
-        match job.origin {
-            Origin::Part {
-                node,
-                request,
-                piece,
-            } => {
-                let done = Done {
-                    request,
-                    piece,
-                    status,
-                    data,
-                };
-                self.send(node, Message::Done(done));
-            }
-            Origin::Host { token } => {
-                self.router.job_done();
-                self.effects.push(Effect::Complete {
-                    completion: Completion {
-                        token,
-                        status,
-                        data,
-                    },
-                    op,
-                    bytes: len,
-                });
-            }
+        let Job {
+            origin,
+            op,
+            len,
+            data,
+            ..
+        } = job;
+        let done = Done {
+            of: origin.of,
+            op,
+            len,
+            status,
+            data,
+        };
+        match origin.of {
+            Of::Whole { token } if origin.node == self.id => self.whole_done(token, done),
+            _ => self.send(origin.node, Message::Done(done)),
         }
+    }
+
+    /// A host's request that was a job as it is has ended.
+    fn whole_done(&mut self, token: u64, done: Done) {
+        self.router.job_done();
+        self.effects.push(Effect::Complete {
+            completion: Completion {
+                token,
+                status: done.status,
+                data: done.data,
+            },
+            op: done.op,
+            bytes: done.len,
+        });
     }
 
     /// Passes on what the shard has to tell of members, regions, logs and its window.
@@ -730,16 +734,22 @@ impl Node {
         any
     }
 
+    /// Hands a job to the owner of its rows.
+    fn hand_over(&mut self, owner: NodeId, job: Job) {
+        if owner == self.id {
+            self.shard.accept(job);
+            self.collect();
+        } else {
+            self.send(owner, Message::Job(job));
+        }
+    }
+
     /// Carries out what the router left.
     fn route(&mut self) {
         while let Some(part) = self.router.next_part() {
             match part {
                 Part::Member(bay, request) => self.ask_member(bay, request),
-                Part::Owner(node, job) if node == self.id => {
-                    self.shard.accept(job);
-                    self.collect();
-                }
-                Part::Owner(node, job) => self.send(node, Message::Job(job)),
+                Part::Owner(owner, job) => self.hand_over(owner, job),
                 Part::Complete(effect) => self.effects.push(effect),
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::geometry::Geometry;
-use super::message::{Done, Job, NodeId, Origin};
+use super::message::{Job, NodeId, Of, Origin};
 use super::mutation::{self, Mutation};
 use super::node::Effect;
 use super::payload;
@@ -154,10 +154,10 @@ impl Router {
         }
     }
 
-    /// Makes a job of a write all of whose rows are this node's, so that nothing has to be cut or put together;
-    /// else gives the request back.
+    /// Makes a job of a write all of whose rows have one owner, so that nothing has to be cut or put together, and
+    /// says who that is; else gives the request back.
     #[inline]
-    pub(super) fn as_job(&mut self, request: Request) -> Result<Job, Request> {
+    pub(super) fn as_job(&mut self, request: Request) -> Result<(NodeId, Job), Request> {
         let writes = matches!(request.op, Op::Write { .. });
         if !writes || request.blocks == 0 || !self.view.online {
             return Err(request);
@@ -170,17 +170,20 @@ impl Router {
             return Err(request);
         }
         let (offset, len) = (request.lba * block, len * block);
-        let owner = self.geometry.owner(self.geometry.place(offset).row);
-        if owner != self.id || offset + len > self.geometry.run_end(offset) {
+        if offset + len > self.geometry.run_end(offset) {
             return Err(request);
         }
         assert_eq!(request.data.len() as u64, len, "buffers of a write");
         let streams = self.streams.follows(offset, offset + len, 0);
         let alone = self.in_flight() == 0;
         self.jobs += 1;
-        Ok(Job {
-            origin: Origin::Host {
-                token: request.token,
+        let owner = self.geometry.owner(self.geometry.place(offset).row);
+        let job = Job {
+            origin: Origin {
+                node: self.id,
+                of: Of::Whole {
+                    token: request.token,
+                },
             },
             op: request.op,
             offset,
@@ -189,7 +192,8 @@ impl Router {
             reach: (false, false),
             streams,
             alone,
-        })
+        };
+        Ok((owner, job))
     }
 
     /// A request that was a job as it is has ended.
@@ -288,10 +292,9 @@ impl Router {
     pub(super) fn read_by_owner(&self, at: u32, piece: u32, data: Data) -> Part {
         let Piece { offset, len, .. } = self.requests[at as usize].pieces[piece as usize];
         let job = Job {
-            origin: Origin::Part {
+            origin: Origin {
                 node: self.id,
-                request: at,
-                piece,
+                of: Of::Part { request: at, piece },
             },
             op: Op::Read,
             offset,
@@ -362,10 +365,12 @@ impl Router {
             host.left += 1;
             let row = self.geometry.place(offset).row;
             let job = Job {
-                origin: Origin::Part {
+                origin: Origin {
                     node: self.id,
-                    request: at,
-                    piece: u32::from(whole),
+                    of: Of::Part {
+                        request: at,
+                        piece: u32::from(whole),
+                    },
                 },
                 op: host.op,
                 offset,
@@ -443,13 +448,7 @@ impl Router {
     }
 
     /// An owner answered a part.
-    pub(super) fn done(&mut self, done: Done) {
-        let Done {
-            request,
-            piece,
-            status,
-            data,
-        } = done;
+    pub(super) fn done(&mut self, request: u32, piece: u32, status: Status, data: Data) {
         let host = &mut self.requests[request as usize];
         host.left -= 1;
         if host.op == Op::Read {
