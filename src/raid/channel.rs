@@ -233,13 +233,13 @@ impl Channel for VolumeChannel {
         self.now = Some(now);
         let mut worked = self.listen(now);
         for _ in 0..ROUNDS {
-            let polled = self.poll_members(now);
+            let polled = self.node.is_asking() && self.poll_members(now);
             let ran = self.node.run(now);
             self.carry_out();
             self.kick_members();
             self.talk();
             worked |= polled | ran;
-            if !polled && !ran {
+            if !polled && !ran || !self.node.is_asking() {
                 break;
             }
         }

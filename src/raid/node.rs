@@ -102,6 +102,8 @@ pub struct Node {
     logs: Option<Logs>,
     block_bytes: u32,
     bays: Vec<Bay>,
+    /// Requests to members, of all bays, in flight.
+    asking: usize,
     /// Messages to this node itself.
     loopback: VecDeque<Message>,
     effects: Vec<Effect>,
@@ -201,6 +203,7 @@ impl Node {
             array,
             block_bytes,
             bays,
+            asking: 0,
             loopback: VecDeque::new(),
             effects: Vec::with_capacity(256),
         }
@@ -240,6 +243,7 @@ impl Node {
     /// A request to a member is done.
     pub fn member_done(&mut self, bay: usize, completion: Completion) {
         self.bays[bay].in_flight -= 1;
+        self.asking -= 1;
         if completion.token & KIND == STRAIGHT {
             self.straight_done(bay, completion);
         } else {
@@ -469,9 +473,14 @@ impl Node {
         self.router.in_flight()
     }
 
+    /// Whether any member has been asked for something that it has not answered.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking > 0
+    }
+
     /// Whether nothing at all is under way: no host request, no round, no member I/O.
     pub fn is_idle(&self) -> bool {
-        let members = self.bays.iter().all(|s| s.in_flight == 0);
+        let members = self.asking == 0;
         let logs = self.logs.as_ref().is_none_or(Logs::is_idle);
         members && logs && self.router.in_flight() == 0 && self.shard.is_idle()
     }
@@ -566,6 +575,7 @@ impl Node {
         let at = &mut self.bays[bay];
         if at.open {
             at.in_flight += 1;
+            self.asking += 1;
             self.effects.push(Effect::Member(bay, request));
         } else {
             self.answer(bay, request, Status::Gone);
@@ -576,6 +586,7 @@ impl Node {
     #[cold]
     fn answer(&mut self, bay: usize, request: Request, status: Status) {
         self.bays[bay].in_flight += 1;
+        self.asking += 1;
         let completion = Completion {
             token: request.token,
             status,

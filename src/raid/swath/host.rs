@@ -149,12 +149,14 @@ impl Shard {
             .iter()
             .map(|column| column.iter().flat_map(|part| part.chunks_exact(page_bytes)))
             .collect();
+        // One list for all: to move one costs as much as to fill it.
+        let mut sources = SmallVec::<[&[u8]; 16]>::new();
         for _ in 0..self.swaths.stripes() {
             let mut page = self.swaths.set_apart.pop().expect("one for each stripe");
-            let sources: SmallVec<[&[u8]; 16]> = pages
-                .iter_mut()
-                .map(|pages| pages.next().expect("as long as the stretch"))
-                .collect();
+            sources.clear();
+            for pages in &mut pages {
+                sources.push(pages.next().expect("as long as the stretch"));
+            }
             xor::xor_into(&mut page, &sources);
             self.swaths.parity.push(page.freeze());
         }

@@ -167,9 +167,7 @@ fn add_up(pages: &mut [Option<BufMut>], stripes: usize, target: Option<usize>) -
     let slots = pages.len() / stripes;
     for index in 0..stripes {
         let Some(target) = target else {
-            let all = pages.iter().skip(index).step_by(stripes).flatten();
-            let all: SmallVec<[&[u8]; 16]> = all.map(|page| &page[..]).collect();
-            if !xor::equal_xor(&all) {
+            if !xor::equal_xor(&column(pages, index, stripes)) {
                 return false;
             }
             continue;
@@ -177,13 +175,21 @@ fn add_up(pages: &mut [Option<BufMut>], stripes: usize, target: Option<usize>) -
         // One that was read becomes the one that is computed: it is in the core's cache.
         let other = (target + 1) % slots;
         let mut sum = pages[other * stripes + index].take().expect("read");
-        let others = pages.iter().skip(index).step_by(stripes).flatten();
-        let others: SmallVec<[&[u8]; 16]> = others.map(|page| &page[..]).collect();
-        xor::xor_assign(&mut sum, &others);
-        drop(others);
+        xor::xor_assign(&mut sum, &column(pages, index, stripes));
         pages[target * stripes + index] = Some(sum);
     }
     true
+}
+
+/// The pages of one stripe.
+#[inline(always)]
+fn column(pages: &[Option<BufMut>], index: usize, stripes: usize) -> SmallVec<[&[u8]; 16]> {
+    // Filled where it is used: to move it would cost as much.
+    let mut column = SmallVec::new();
+    for page in pages[index..].iter().step_by(stripes).flatten() {
+        column.push(&page[..]);
+    }
+    column
 }
 
 #[cfg(test)]
