@@ -9,10 +9,11 @@
 //! It saves the core time and gathers nothing, so it is for members that are memory. For others requests are dearer than
 //! rounds, and writes of one turn to one stripe are worth being gathered.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashSet;
 use slab::Slab;
 use smallvec::smallvec;
-use std::collections::VecDeque;
 
 use super::member_io::PageOp;
 use super::message::Job;
