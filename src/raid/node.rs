@@ -9,7 +9,7 @@ use super::batch::Crossing;
 use super::batching::Batching;
 use super::counters::Counters;
 use super::geometry::Geometry;
-use super::message::{Done, Job, Message, NodeId, Note, Of};
+use super::message::{Done, Job, Logged, Message, NodeId, Note, Of};
 use super::metadata::MetadataConfig;
 use super::ppl::{Logs, LogsConfig, LogsParts};
 use super::router::{Part, Router};
@@ -318,12 +318,7 @@ impl Node {
                 let logs = self.logs.as_mut().expect("the array has some");
                 logs.note(from, bay, generation, record);
             }
-            Message::Logged(logged) => {
-                if self.bays[logged.bay].generation == logged.generation {
-                    self.shard.logged(logged);
-                    self.collect();
-                }
-            }
+            Message::Logged(logged) => self.logged(logged),
             Message::Ended { bay, ended } => {
                 let logs = self.logs.as_mut().expect("the array has some");
                 logs.ended(bay, ended);
@@ -682,16 +677,26 @@ impl Node {
             self.send(0, message);
         }
         for (bay, record) in news.records.drain(..) {
-            let note = Note {
-                bay,
-                generation: self.bays[bay].generation,
-                record,
-            };
-            self.send(Logs::keeper(bay, self.nodes), Message::Note(note));
+            let generation = self.bays[bay].generation;
+            match (&mut self.logs, Logs::keeper(bay, self.nodes)) {
+                (Some(logs), keeper) if keeper == self.id => {
+                    logs.note(keeper, bay, generation, record);
+                }
+                (_, keeper) => {
+                    let note = Note {
+                        bay,
+                        generation,
+                        record,
+                    };
+                    self.send(keeper, Message::Note(note));
+                }
+            }
         }
         for (bay, ended) in news.ended.drain(..) {
-            let keeper = Logs::keeper(bay, self.nodes);
-            self.send(keeper, Message::Ended { bay, ended });
+            match (&mut self.logs, Logs::keeper(bay, self.nodes)) {
+                (Some(logs), keeper) if keeper == self.id => logs.ended(bay, ended),
+                (_, keeper) => self.send(keeper, Message::Ended { bay, ended }),
+            }
         }
         for region in news.intents.drain(..) {
             self.send(0, Message::Intend(region));
@@ -705,6 +710,14 @@ impl Node {
             "news are passed on, not answered"
         );
         self.shard.out.news = news;
+    }
+
+    /// What a stripe of this node writes is in a log.
+    fn logged(&mut self, logged: Logged) {
+        if self.bays[logged.bay].generation == logged.generation {
+            self.shard.logged(logged);
+            self.collect();
+        }
     }
 
     /// Writes what the logs have gathered. Says whether there was anything.
@@ -730,7 +743,10 @@ impl Node {
             self.ask_member_raw(bay, Request { token, ..request });
         }
         for (node, message) in outbox.drain(..) {
-            self.send(node, message);
+            match message {
+                Message::Logged(logged) if node == self.id => self.logged(logged),
+                message => self.send(node, message),
+            }
         }
         for (bay, status) in failures.drain(..) {
             self.report(bay, status);
