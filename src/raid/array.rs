@@ -599,6 +599,13 @@ impl Array {
             self.publish(view);
             return reply(&answer, Err(VolumeError::Open { name, reason }));
         }
+        if replaces.is_some() && self.view.degraded.is_some() {
+            // A member was lost while nodes opened the one that was to replace another.
+            self.slots[slot].name = None;
+            let view = self.next_view();
+            self.publish(view);
+            return reply(&answer, Err(VolumeError::NotWhole));
+        }
         if let Some(replaced) = replaces {
             self.begin_replacement(replaced, metadata, now);
             return reply(&answer, Ok(()));
