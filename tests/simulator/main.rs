@@ -203,9 +203,12 @@ fn kept_seeds() {
 /// twice; data that could be read was told from parity that did not match. And one under which a log is looked at
 /// just when others know whom a spare is to replace, and it does not. And one under which a member is lost while another
 /// one's replacement is being opened: that began all the same, and took the rebuild with it when it was given up.
+/// And one under which a write of several blocks is acknowledged while the log of a member that is just being lost says that
+/// it is under way.
 #[test]
 fn found_seeds() {
     run(1795791418252064494, Faults::Chaos);
+    run_logged(1795791418252223836, Faults::Chaos);
     run(1795766290219279966, Faults::Chaos);
     run_logged(1795678929937157693, Faults::Chaos);
     run_logged(1795733244933844754, Faults::Parity);

@@ -199,16 +199,22 @@ impl Shard {
         }
     }
 
-    /// A view was adopted: logs of members that are lost do not count.
+    /// A view was adopted: logs of members that are lost do not count. But until every node, and every superblock, knows
+    /// that, a restart may find what such a log says of a stripe, and can't be told that it has ended: so that is as if
+    /// the member had not got what the round stores.
     pub(in crate::raid) fn adopt_logging(&mut self) {
         if !self.ppl {
             return;
         }
+        let (settled, members) = (self.settled.clone(), self.geometry.members());
         for at in 0..self.cache.len() as u32 {
             let phase = self.cache[at].phase;
             if self.cache[at].noted != 0 {
                 let bays = self.log_bays(at).fold(0, |bays, bay| bays | 1 << bay);
                 let stripe = &mut self.cache[at];
+                for bay in roles(stripe.noted & !bays) {
+                    stripe.not_stored(bay, members, &settled);
+                }
                 stripe.noted &= bays;
                 stripe.logged &= bays;
             }
