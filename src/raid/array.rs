@@ -592,19 +592,18 @@ impl Array {
         if !self.view.online {
             return reply(&answer, Err(VolumeError::Offline));
         }
-        if let Some(reason) = error {
+        // A member may have been lost while nodes opened the one that was to replace another.
+        let too_late = replaces.is_some() && self.view.degraded.is_some();
+        if error.is_some() || too_late {
             let name = self.slots[slot].name.take().unwrap_or_default();
             // The same view again: nodes close what it does not hold to be there.
             let view = self.next_view();
             self.publish(view);
-            return reply(&answer, Err(VolumeError::Open { name, reason }));
-        }
-        if replaces.is_some() && self.view.degraded.is_some() {
-            // A member was lost while nodes opened the one that was to replace another.
-            self.slots[slot].name = None;
-            let view = self.next_view();
-            self.publish(view);
-            return reply(&answer, Err(VolumeError::NotWhole));
+            let why = match error {
+                Some(reason) => VolumeError::Open { name, reason },
+                None => VolumeError::NotWhole,
+            };
+            return reply(&answer, Err(why));
         }
         if let Some(replaced) = replaces {
             self.begin_replacement(replaced, metadata, now);

@@ -213,6 +213,16 @@ impl StripeCache {
         self.longest_idle().inspect(|&at| self.let_go(at)).is_some()
     }
 
+    /// Has idle stripes give up what they have cached until so many pages are to be taken; `false` if there are not as many.
+    pub(super) fn make_room(&mut self, pages: usize) -> bool {
+        while !self.pages.has(pages) {
+            if !self.shed() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The least lately used idle stripe.
     fn longest_idle(&self) -> Option<u32> {
         Some(self.idle.oldest).filter(|&at| at != NONE)

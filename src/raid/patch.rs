@@ -138,10 +138,8 @@ impl Shard {
             return false;
         }
         let kept_back = Self::round_pages(self.geometry.members());
-        while !self.cache.pages.has(2 + kept_back) {
-            if !self.cache.shed() {
-                return false;
-            }
+        if !self.cache.make_room(2 + kept_back) {
+            return false;
         }
         self.writes_row(row);
         self.patches.held.insert(number);

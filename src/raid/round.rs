@@ -169,10 +169,8 @@ impl Shard {
             true => 0,
             false => Self::round_pages(self.geometry.members()),
         };
-        while !self.cache.pages.has(wanted + kept_back) {
-            if !self.cache.shed() {
-                return false;
-            }
+        if !self.cache.make_room(wanted + kept_back) {
+            return false;
         }
         for _ in 0..wanted {
             let page = self.cache.pages.take().expect("counted above");

@@ -103,8 +103,8 @@ pub struct World {
     next_request: u64,
     /// Ranges just written, to be read back through another node at once.
     to_read_back: Vec<(u64, u32)>,
-    /// Members are memory, and many writes are as small as a stripe's block.
-    in_memory: bool,
+    /// Many writes are as small as a stripe's block: members are memory, and have no logs.
+    small_writes: bool,
     /// Rows that follow one another with one owner.
     run: u32,
     /// Where the host's stream has come to.
@@ -259,7 +259,7 @@ impl World {
             sent: BTreeMap::new(),
             next_request: 1,
             to_read_back: Vec::new(),
-            in_memory: in_memory && !logs,
+            small_writes: in_memory && !logs,
             run,
             stream: 0,
             slow: random.below(5) as usize,
@@ -408,7 +408,7 @@ impl World {
             let page = self.geometry.stripe_bytes() / self.block;
             self.disks[disk].long_fault = Some(page.into());
         }
-        if chaos && self.in_memory && self.nodes[0].view().is_whole() && self.random.one_in(4) {
+        if chaos && self.small_writes && self.nodes[0].view().is_whole() && self.random.one_in(4) {
             // Any write, once: what is small goes on where a round has no second try.
             let disk = self.random.below(members) as usize;
             self.disks[disk].long_fault = Some(0);
@@ -564,7 +564,7 @@ impl World {
         if self.random.one_in(4) {
             return self.send_rows(fua);
         }
-        if self.in_memory && self.random.one_in(2) {
+        if self.small_writes && self.random.one_in(2) {
             let blocks = self.geometry.stripe_bytes() / self.block;
             let lba = lba / u64::from(blocks) * u64::from(blocks);
             return self.send_write(lba, blocks, fua);

@@ -163,16 +163,13 @@ impl Shard {
     fn set_apart(&mut self, first: u64, pages: usize) -> bool {
         let stripes = self.swaths.stripes();
         let patched = || (first..first + stripes).any(|number| self.patches.holds(number));
-        let free = !self.swaths.hold(first) && self.starved.is_empty();
-        let free = free && (self.patches.is_empty() || !patched());
+        let free = !self.swaths.hold(first) && self.starved.is_empty() && !patched();
         if !free || !self.cache.clear(first, stripes) {
             return false;
         }
         let kept_back = Self::round_pages(self.geometry.members());
-        while !self.cache.pages.has(pages + kept_back) {
-            if !self.cache.shed() {
-                return false;
-            }
+        if !self.cache.make_room(pages + kept_back) {
+            return false;
         }
         for _ in 0..pages {
             let page = self.cache.pages.take().expect("counted above");
