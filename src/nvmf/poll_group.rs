@@ -160,7 +160,7 @@ impl Poller for PollGroup {
             if !progress {
                 break;
             }
-            if self.site.portion == 0 && round < ROUNDS {
+            if round < ROUNDS {
                 self.send_portion();
             }
         }
