@@ -151,6 +151,7 @@ pub(crate) fn conforms(bdev: Arc<dyn Bdev>, pool: &Pool) {
     refuses_what_does_not_exist(&*bdev, pool);
     gives_back_what_is_too_much(&*bdev, pool);
     counts(&*bdev, pool);
+    changes_blocks_by_xor(&*bdev, pool);
 }
 
 /// Cuts a buffer at up to three places; at any byte where `unit` is 1.
@@ -163,6 +164,49 @@ fn cut(dice: &mut Dice, mut buffer: BufMut, unit: usize) -> SegmentsMut {
     }
     segments.push(buffer);
     segments
+}
+
+/// What a block has changed by, added to it again, brings back what was there; in one buffer or in several. What is no
+/// memory says that it can't.
+fn changes_blocks_by_xor(bdev: &dyn Bdev, pool: &Pool) {
+    let mut user = User::new(bdev, pool);
+    let mut dice = Dice::new(77);
+    let size = bdev.info().block_size as usize;
+    for (lba, blocks, cuts) in [
+        (3, 1, false),
+        (3, 2, true),
+        (120, 16, true),
+        (127, 1, false),
+    ] {
+        let bytes = |of: usize| (0..blocks * size).map(move |i| (i * of % 253) as u8);
+        assert_eq!(user.write(lba, &bytes(7).collect::<Vec<_>>()), Status::Ok);
+        let mut buffer = user.buffer(blocks * size);
+        buffer.copy_from_slice(&bytes(11).collect::<Vec<_>>());
+        let segments = match cuts {
+            true => cut(&mut dice, buffer, 1),
+            false => SegmentsMut::from_iter([buffer]),
+        };
+        let blocks = blocks as u32;
+        let store = Op::XdWriteRead { fua: false };
+        let (status, data) = user.run(store, lba, blocks, Data::Read(segments));
+        let change = contents(&data);
+        if !bdev.info().in_memory {
+            assert_eq!(status, Status::Unsupported);
+            assert_eq!(change, bytes(11).collect::<Vec<_>>());
+        } else {
+            assert_eq!(status, Status::Ok);
+            let expected: Vec<_> = bytes(7).zip(bytes(11)).map(|(a, b)| a ^ b).collect();
+            assert_eq!(change, expected);
+            assert_eq!(user.read(lba, blocks), Ok(bytes(11).collect()));
+        }
+        let Data::Read(segments) = data else {
+            panic!("the buffers come back");
+        };
+        let change = segments.into_iter().map(BufMut::freeze).collect();
+        let (status, _) = user.run(Op::XpWrite { fua: false }, lba, blocks, Data::Write(change));
+        assert_eq!(status == Status::Ok, bdev.info().in_memory, "{status}");
+        assert_eq!(user.read(lba, blocks), Ok(bytes(7).collect()));
+    }
 }
 
 /// Random requests, eight at a time where they do not overlap, against a flat array of bytes.

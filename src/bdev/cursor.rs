@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::memory::{self, Buf, BufMut};
+use crate::memory::{self, Ahead, Buf, BufMut};
 use crate::xor;
 
 /// Most bytes that are fetched from a medium in memory while those before them are copied.
@@ -49,6 +49,16 @@ impl<'a> Scatter<'a> {
             bytes = later;
         }
     }
+
+    /// Swaps `stored` with the next bytes of the buffers, and XORs to these what they were.
+    pub(super) fn exchange(&mut self, mut stored: &mut [u8]) {
+        while !stored.is_empty() {
+            let piece = self.piece(stored.len());
+            let (now, later) = std::mem::take(&mut stored).split_at_mut(piece.len());
+            memory::exchange(now, piece, Ahead::NOTHING);
+            stored = later;
+        }
+    }
 }
 
 /// Takes from scattered buffers in order.
@@ -92,7 +102,17 @@ impl<'a> Gather<'a> {
         }
     }
 
-    /// The same around the caches. By itself: small requests go past it.
+    /// XORs the next bytes of the buffers to `sum`.
+    pub(super) fn add(&mut self, mut sum: &mut [u8]) {
+        while !sum.is_empty() {
+            let piece = self.piece(sum.len());
+            let (now, later) = std::mem::take(&mut sum).split_at_mut(piece.len());
+            memory::add(now, piece, Ahead::NOTHING);
+            sum = later;
+        }
+    }
+
+    /// [`Gather::take`] around the caches. By itself: small requests go past it.
     #[inline(never)]
     pub(super) fn take_uncached(&mut self, bytes: &mut [u8]) {
         let mut pieces = SmallVec::<[&[u8]; 16]>::new();

@@ -21,11 +21,16 @@ pub(super) trait Immediate: Debug {
         self.info().blocks
     }
 
-    /// `next` is the first block of the request that follows, if that reads blocks that exist.
+    /// `next` is the first block of the request that follows, if that looks at blocks that exist.
     fn execute(&self, op: Op, lba: u64, blocks: u32, data: &mut Data, next: Option<u64>) -> Status;
 
     /// These blocks, which exist, will be asked for soon.
     fn expect(&self, _lba: u64, _blocks: u32) {}
+}
+
+/// Whether an operation needs to see what is in its range.
+fn looks(op: Op) -> bool {
+    matches!(op, Op::Read | Op::XdWriteRead { .. } | Op::XpWrite { .. })
 }
 
 /// Takes requests at submit, executes them at kick, tells at the next poll. All of a turn are known by
@@ -72,7 +77,7 @@ impl<D: Immediate> Channel for ImmediateChannel<D> {
                 self.device.expect(later.lba, later.blocks);
             }
             let next = self.taken.get(at + 1);
-            let next = next.filter(|n| n.op == Op::Read && n.is_below(exist));
+            let next = next.filter(|n| n.is_below(exist) && looks(n.op));
             let next = next.map(|n| n.lba);
             let request = &mut self.taken[at];
             let (op, lba, blocks) = (request.op, request.lba, request.blocks);

@@ -34,7 +34,13 @@ impl IoStat {
                 self.num_read_ops += 1;
                 self.bytes_read += bytes;
             }
-            (Status::Ok, Op::Write { .. } | Op::CompareAndWrite { .. }) => {
+            (
+                Status::Ok,
+                Op::Write { .. }
+                | Op::CompareAndWrite { .. }
+                | Op::XdWriteRead { .. }
+                | Op::XpWrite { .. },
+            ) => {
                 self.num_write_ops += 1;
                 self.bytes_written += bytes;
             }

@@ -106,7 +106,7 @@ impl Disk {
 }
 
 impl Disk {
-    /// Executes what most requests are, a read or a small write of one page with one buffer; says whether this
+    /// Executes what most requests are, a small one of one page with one buffer; says whether this
     /// was one.
     #[inline]
     fn execute_plain(
@@ -124,13 +124,24 @@ impl Disk {
         if end > Ram::PAGE {
             return false;
         }
+        // A longer one is fetched by the core itself, most of it.
+        let ahead = || {
+            let next = next.filter(|_| len <= FETCHED);
+            let ahead = next.map(|lba| self.ram.ahead(lba as usize * block, len));
+            ahead.unwrap_or(Ahead::NOTHING)
+        };
         match (op, data) {
             (Op::Read, Data::Read(buffers)) if buffers.len() == 1 => {
-                // A longer one is fetched by the core itself, most of it.
-                let next = next.filter(|_| len <= FETCHED);
-                let ahead = next.map(|lba| self.ram.ahead(lba as usize * block, len));
                 let bytes = &self.ram.read(page)[start..end];
-                memory::copy(&mut buffers[0], bytes, ahead.unwrap_or(Ahead::NOTHING));
+                memory::copy(&mut buffers[0], bytes, ahead());
+            }
+            (Op::XdWriteRead { .. }, Data::Read(buffers)) if buffers.len() == 1 => {
+                let mut bytes = self.ram.write(page);
+                memory::exchange(&mut bytes[start..end], &mut buffers[0], ahead());
+            }
+            (Op::XpWrite { .. }, Data::Write(buffers)) if buffers.len() == 1 => {
+                let mut bytes = self.ram.write(page);
+                memory::add(&mut bytes[start..end], &buffers[0], ahead());
             }
             (Op::Write { .. }, Data::Write(buffers)) if buffers.len() == 1 && len < UNCACHED => {
                 self.ram.write(page)[start..end].copy_from_slice(&buffers[0]);
@@ -174,6 +185,18 @@ impl Immediate for Disk {
                         true => gather.take_uncached(bytes),
                         false => gather.take(bytes),
                     }
+                }
+            }
+            (Op::XdWriteRead { .. }, Data::Read(segments)) => {
+                let mut scatter = Scatter::new(segments);
+                for p in pieces {
+                    scatter.exchange(&mut self.ram.write(p.page)[p.start..p.end]);
+                }
+            }
+            (Op::XpWrite { .. }, Data::Write(segments)) => {
+                let mut gather = Gather::new(segments);
+                for p in pieces {
+                    gather.add(&mut self.ram.write(p.page)[p.start..p.end]);
                 }
             }
             (Op::Compare, Data::Write(segments)) => {

@@ -75,7 +75,7 @@ pub struct Info {
     /// be worth passing on.
     pub deallocates: bool,
     /// Whether the core that asks copies the blocks itself: it had better be asked for what that core has just
-    /// worked on, and for little at a time.
+    /// worked on, and for little at a time. It can [`Op::XdWriteRead`] and [`Op::XpWrite`], too.
     pub in_memory: bool,
 }
 

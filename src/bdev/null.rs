@@ -113,7 +113,10 @@ impl Immediate for Sink {
                 Status::Ok
             }
             Op::Write { .. } | Op::Flush | Op::WriteZeroes { .. } => Status::Ok,
-            Op::Compare | Op::CompareAndWrite { .. } => Status::Unsupported,
+            Op::Compare
+            | Op::CompareAndWrite { .. }
+            | Op::XdWriteRead { .. }
+            | Op::XpWrite { .. } => Status::Unsupported,
         }
     }
 }

@@ -30,13 +30,28 @@ pub enum Op {
         /// The write is durable before it completes.
         fua: bool,
     },
+    /// Store what is in [`Data::Read`], and give it back XORed to what was there: what the block has changed by (SCSI:
+    /// XDWRITEREAD). Devices with [`Info::in_memory`] can; hosts never ask for it. Where it fails, nothing was stored.
+    XdWriteRead {
+        /// Durable before it completes.
+        fua: bool,
+    },
+    /// XOR [`Data::Write`] to what is there (SCSI: XPWRITE). As for [`Op::XdWriteRead`] otherwise.
+    XpWrite {
+        /// Durable before it completes.
+        fua: bool,
+    },
 }
 
 impl Op {
     /// Whether the operation may change the range.
     pub fn modifies(self) -> bool {
         match self {
-            Op::Write { .. } | Op::WriteZeroes { .. } | Op::CompareAndWrite { .. } => true,
+            Op::Write { .. }
+            | Op::WriteZeroes { .. }
+            | Op::CompareAndWrite { .. }
+            | Op::XdWriteRead { .. }
+            | Op::XpWrite { .. } => true,
             Op::Read | Op::Flush | Op::Compare => false,
         }
     }
@@ -44,7 +59,11 @@ impl Op {
     /// Whether what it stores must be durable before it completes.
     pub fn is_fua(self) -> bool {
         match self {
-            Op::Write { fua } | Op::WriteZeroes { fua, .. } | Op::CompareAndWrite { fua } => fua,
+            Op::Write { fua }
+            | Op::WriteZeroes { fua, .. }
+            | Op::CompareAndWrite { fua }
+            | Op::XdWriteRead { fua }
+            | Op::XpWrite { fua } => fua,
             Op::Read | Op::Compare | Op::Flush => false,
         }
     }
@@ -54,6 +73,7 @@ impl Op {
         let range = blocks as usize * block_size as usize;
         match self {
             Op::Read | Op::Write { .. } | Op::Compare => range,
+            Op::XdWriteRead { .. } | Op::XpWrite { .. } => range,
             Op::CompareAndWrite { .. } => 2 * range,
             Op::Flush | Op::WriteZeroes { .. } => 0,
         }
@@ -66,7 +86,7 @@ pub enum Data {
     /// No buffers.
     #[default]
     None,
-    /// To be filled, in order.
+    /// To be filled, in order; for [`Op::XdWriteRead`] to be stored before.
     Read(SegmentsMut),
     /// To be stored or compared, in order.
     Write(Segments),
@@ -119,8 +139,8 @@ impl Request {
     /// is a block at all where the operation has a range.
     pub(super) fn assert_sound(&self, block_size: u32) {
         let kind = match self.op {
-            Op::Read => matches!(self.data, Data::Read(_)),
-            Op::Write { .. } | Op::Compare | Op::CompareAndWrite { .. } => {
+            Op::Read | Op::XdWriteRead { .. } => matches!(self.data, Data::Read(_)),
+            Op::Write { .. } | Op::Compare | Op::CompareAndWrite { .. } | Op::XpWrite { .. } => {
                 matches!(self.data, Data::Write(_))
             }
             Op::Flush | Op::WriteZeroes { .. } => matches!(self.data, Data::None),

@@ -269,10 +269,10 @@ mod tests {
         outcome
     }
 
-    /// By hand: of 4 members, a block written alone costs two reads, old data and old parity or the
-    /// two others of the row, and two writes.
+    /// By hand: of 4 members, a block written alone changes one of data and one of parity. Members that are memory do that
+    /// by themselves; where the block was written lately, at most two are read for it.
     #[test]
-    fn a_small_write_is_two_reads_and_two_writes() {
+    fn a_small_write_changes_two_blocks() {
         let outcome = outcome(&Load {
             depth: 1,
             ..load(Pattern::RandWrite)
@@ -282,8 +282,7 @@ mod tests {
         let (requests, c) = (outcome.requests, outcome.counters);
         assert!(requests == 500 || requests == 501, "{requests}");
         assert_eq!(c.modify_writes + c.reconstruct_writes, requests);
-        // Less where a stripe is still in the cache.
-        assert!((requests..=2 * requests).contains(&c.pages_read), "{c:?}");
+        assert!((0..=2 * requests).contains(&c.pages_read), "{c:?}");
         assert_eq!(c.member_pages - c.pages_read, 2 * requests);
     }
 

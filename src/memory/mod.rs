@@ -40,7 +40,7 @@ pub use device::{DeviceMemory, Window, Windows};
 pub use free::FreeMemory;
 pub use physical::PhysicalError;
 pub use pool::{Pool, PoolError};
-pub use prefetch::{Ahead, copy, fetch};
+pub use prefetch::{Ahead, add, copy, exchange, fetch};
 pub use ram::{Page, PageMut, Ram, RamError};
 
 /// Every slot begins on such a boundary, in bytes: a host page, and the largest logical block.

@@ -70,6 +70,55 @@ pub fn copy(into: &mut [u8], from: &[u8], ahead: Ahead) {
     into_without.copy_from_slice(without);
 }
 
+/// Swaps `stored` with `new`, which is as long, and XORs to what comes out what went in; fetches as [`copy`] does.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn exchange(stored: &mut [u8], new: &mut [u8], ahead: Ahead) {
+    assert_eq!(stored.len(), new.len(), "an exchange of another length");
+    let (lines, rest) = stored.as_chunks_mut::<LINE>();
+    let (new_lines, new_rest) = new.as_chunks_mut::<LINE>();
+    for (at, (stored, new)) in lines.iter_mut().zip(new_lines).enumerate() {
+        if at < ahead.lines {
+            line(ahead.first.wrapping_add(at * LINE));
+        }
+        exchange_bytes(stored, new);
+    }
+    exchange_bytes(rest, new_rest);
+}
+
+#[inline(always)]
+fn exchange_bytes(stored: &mut [u8], new: &mut [u8]) {
+    for (stored, new) in stored.iter_mut().zip(new) {
+        let old = std::mem::replace(stored, *new);
+        *new ^= old;
+    }
+}
+
+/// XORs `more` to `sum`, which is as long; fetches as [`copy`] does.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn add(sum: &mut [u8], more: &[u8], ahead: Ahead) {
+    assert_eq!(sum.len(), more.len(), "a sum of another length");
+    let (lines, rest) = sum.as_chunks_mut::<LINE>();
+    let (more_lines, more_rest) = more.as_chunks::<LINE>();
+    for (at, (sum, more)) in lines.iter_mut().zip(more_lines).enumerate() {
+        if at < ahead.lines {
+            line(ahead.first.wrapping_add(at * LINE));
+        }
+        add_bytes(sum, more);
+    }
+    add_bytes(rest, more_rest);
+}
+
+#[inline(always)]
+fn add_bytes(sum: &mut [u8], more: &[u8]) {
+    for (sum, more) in sum.iter_mut().zip(more) {
+        *sum ^= more;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +132,24 @@ mod tests {
                 let mut into = vec![0xff; len];
                 copy(&mut into, &from[..len], ahead);
                 assert_eq!(into, from[..len], "{len} bytes, {ahead:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_stored_and_what_has_changed_come_out_whatever_is_fetched() {
+        let old: Vec<u8> = (0..1000).map(|i| (i % 251) as u8).collect();
+        let new: Vec<u8> = (0..1000).map(|i| (i % 7 * 31) as u8).collect();
+        for len in [0, 1, 63, 64, 65, 640, 1000] {
+            for bytes in [0, 1, 1000] {
+                let ahead = Ahead::new(old.as_ptr(), bytes);
+                let (mut stored, mut given) = (old[..len].to_vec(), new[..len].to_vec());
+                exchange(&mut stored, &mut given, ahead);
+                assert_eq!(stored, new[..len], "{len} bytes, {ahead:?}");
+                let change = old.iter().zip(&new).map(|(a, b)| a ^ b);
+                assert_eq!(given, change.take(len).collect::<Vec<_>>());
+                add(&mut stored, &given, ahead);
+                assert_eq!(stored, old[..len], "{len} bytes, {ahead:?}");
             }
         }
     }

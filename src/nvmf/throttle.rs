@@ -144,7 +144,10 @@ impl Lane {
 fn way(op: Op) -> Option<Way> {
     match op {
         Op::Read | Op::Compare => Some(Way::Read),
-        Op::Write { .. } | Op::CompareAndWrite { .. } => Some(Way::Write),
+        Op::Write { .. }
+        | Op::CompareAndWrite { .. }
+        | Op::XdWriteRead { .. }
+        | Op::XpWrite { .. } => Some(Way::Write),
         Op::Flush | Op::WriteZeroes { .. } => None,
     }
 }

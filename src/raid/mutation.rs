@@ -51,7 +51,7 @@ pub(super) enum Mutation {
     R20,
     /// A block is said to be patched although a member has failed.
     R21,
-    /// A block that was not patched is written by a round that reads what may have been written of it.
+    /// Parity to which the change of a block was not added is taken for what it was.
     R22,
     /// A region may be written to before its bits are on the members.
     D1,

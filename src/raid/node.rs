@@ -369,7 +369,7 @@ impl Node {
                     ..Bay::default()
                 };
                 let write_cache = bdev.info().write_cache;
-                self.shard.open(bay, bad_block_log, write_cache);
+                self.shard.open(bay, bdev.info(), bad_block_log);
                 self.router.set_write_cache(bay, write_cache);
                 if let Some(logs) = &mut self.logs {
                     logs.open(bay, generation, log, write_cache);

@@ -227,7 +227,9 @@ impl Router {
             Some(Status::OutOfRange)
         } else if blocks == 0 && op != Op::Flush {
             Some(Status::Ok)
-        } else if blocks != 1 && matches!(op, Op::CompareAndWrite { .. }) {
+        } else if blocks != 1 && matches!(op, Op::CompareAndWrite { .. })
+            || matches!(op, Op::XdWriteRead { .. } | Op::XpWrite { .. })
+        {
             Some(Status::Unsupported)
         } else {
             None

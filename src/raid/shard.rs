@@ -30,7 +30,7 @@ use super::swath::Swaths;
 use super::view::View;
 use super::waiting::{Clock, Patience, Streams};
 use super::window::{Found, Progress};
-use crate::bdev::{Op, Request, Status};
+use crate::bdev::{Info, Op, Request, Status};
 use crate::memory::{Buf, BufMut, Pool};
 
 /// What a shard wants from the outside since it was last asked.
@@ -187,8 +187,9 @@ pub(super) struct ShardConfig {
 
 /// Most pages of one member request.
 const MERGE: u32 = 64;
-/// Rounds that begin to read in one turn, where members are memory.
-const WAVE: usize = 16;
+/// Patches that begin in one turn, where members are memory. Rounds that begin to read count for two: they have twice as many
+/// blocks in hand, of what they read and write.
+const WAVE: usize = 32;
 /// Most fragments of one shard in their stripes at once.
 const FRAGMENTS: usize = 16 * 1024;
 
@@ -347,7 +348,7 @@ impl Shard {
                 continue;
             }
             if self.jobs[at as usize].small {
-                if self.reading == self.wave {
+                if self.reading >= self.wave {
                     self.held_back = true;
                     return false;
                 }
@@ -397,6 +398,9 @@ impl Shard {
             Op::Compare => FragmentKind::Compare,
             Op::CompareAndWrite { .. } => FragmentKind::CompareAndWrite,
             Op::Flush => unreachable!("a flush has no owner"),
+            Op::XdWriteRead { .. } | Op::XpWrite { .. } => {
+                unreachable!("the router refuses what only members can")
+            }
         };
         let stripe_bytes = self.geometry.stripe_bytes();
         let writes = matches!(kind, FragmentKind::Write | FragmentKind::Zero);
@@ -524,8 +528,12 @@ impl Shard {
         }
     }
 
-    /// Whether the member that comes into a bay has a bad-block log, and a volatile cache.
-    pub(super) fn open(&mut self, bay: usize, bad_block_log: bool, write_cache: bool) {
+    /// What the member is like that comes into a bay, and whether it has a bad-block log.
+    pub(super) fn open(&mut self, bay: usize, member: &Info, bad_block_log: bool) {
+        let write_cache = member.write_cache;
+        if !member.in_memory {
+            self.patches.end();
+        }
         self.logs &= !(1 << bay);
         self.logs |= u64::from(bad_block_log) << bay;
         self.write_caches &= !(1 << bay);
@@ -589,13 +597,13 @@ impl Shard {
                 break;
             }
             for _ in 0..gathered {
-                if self.reading == self.wave {
+                if self.reading >= self.wave {
                     self.held_back = true;
                     break 'turn;
                 }
                 let at = self.ready.pop_front().expect("counted above");
                 self.begin(at);
-                self.reading += usize::from(self.cache[at].phase == Phase::Reading);
+                self.reading += 2 * usize::from(self.cache[at].phase == Phase::Reading);
             }
             worked = true;
         }

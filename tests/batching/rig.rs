@@ -201,9 +201,7 @@ impl Rig {
 
     /// Reads a block, and gives the byte that it is full of.
     pub fn read(&mut self, node: usize, lba: u64) -> Result<u8, Status> {
-        let buffer = self.payload.take().expect("few requests are in flight");
-        let buffers = [buffer].into_iter().collect();
-        let token = self.submit(node, Op::Read, lba, 1, Data::Read(buffers));
+        let token = self.read_later(node, lba);
         self.settle();
         let ended = &self.ended[&token];
         let Data::Read(buffers) = &ended.data else {
@@ -214,6 +212,13 @@ impl Rig {
             Status::Ok => Ok(uniform(bytes)),
             status => Err(status),
         }
+    }
+
+    /// Asks for a block.
+    pub fn read_later(&mut self, node: usize, lba: u64) -> u64 {
+        let buffer = self.payload.take().expect("few requests are in flight");
+        let buffers = [buffer].into_iter().collect();
+        self.submit(node, Op::Read, lba, 1, Data::Read(buffers))
     }
 
     fn submit(&mut self, node: usize, op: Op, lba: u64, blocks: u32, data: Data) -> u64 {

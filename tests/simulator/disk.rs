@@ -156,6 +156,33 @@ impl Disk {
                 }
                 Status::Ok
             }
+            (Op::XdWriteRead { .. }, Data::Read(segments)) => {
+                if self.latent.range(touched.clone()).next().is_some() {
+                    return Status::MediumError;
+                }
+                if !self.takes(op, touched) {
+                    return Status::WriteFault;
+                }
+                let mut stored = self.bytes[range].iter_mut();
+                for byte in segments.iter_mut().flat_map(|s| s.iter_mut()) {
+                    let stored = stored.next().expect("as many as are asked for");
+                    (*stored, *byte) = (*byte, *stored ^ *byte);
+                }
+                Status::Ok
+            }
+            (Op::XpWrite { .. }, Data::Write(segments)) => {
+                if self.latent.range(touched.clone()).next().is_some() {
+                    return Status::MediumError;
+                }
+                if !self.takes(op, touched) {
+                    return Status::WriteFault;
+                }
+                let change = segments.iter().flat_map(|s| s.iter());
+                for (stored, change) in self.bytes[range].iter_mut().zip(change) {
+                    *stored ^= change;
+                }
+                Status::Ok
+            }
             (Op::WriteZeroes { .. }, Data::None) => {
                 if !self.takes(op, touched) {
                     return Status::WriteFault;

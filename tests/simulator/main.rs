@@ -183,10 +183,10 @@ const KEPT: [(&str, Faults, u64); 12] = [
     ("R12", Faults::None, 1),
     ("R15", Faults::None, 136),
     ("R16", Faults::None, 0),
-    ("R18", Faults::None, 2),
+    ("R18", Faults::None, 107),
     ("R19", Faults::Flaky, 6),
-    ("R20", Faults::None, 10),
-    ("R21", Faults::Chaos, 346),
+    ("R20", Faults::None, 2),
+    ("R21", Faults::Latent, 26),
 ];
 
 #[test]

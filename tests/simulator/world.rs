@@ -148,6 +148,7 @@ impl World {
             .expect("the shape is in range")
             .with_shards(node_count, run);
         let in_memory = seed % 8 == 2;
+        let small_writes = in_memory && !logs;
         let names: Vec<_> = (0..members).map(|m| Some(format!("disk{m}"))).collect();
         let metadata = match random.below(4) {
             0 | 1 => None,
@@ -201,8 +202,10 @@ impl World {
             true => more + random.below(more),
             false => random.below(few),
         };
+        // What is cached is not patched.
+        let most = if small_writes { 4 } else { usize::MAX };
         let stripes: Vec<_> = (0..node_count)
-            .map(|_| 2 + room(&mut random, 30, 200) as usize)
+            .map(|_| most.min(2 + room(&mut random, 30, 200) as usize))
             .collect();
         let crossing = Arc::new(Crossing::new(&stripes, batching.preread_limit));
         let nodes = (0..node_count)
@@ -259,7 +262,7 @@ impl World {
             sent: BTreeMap::new(),
             next_request: 1,
             to_read_back: Vec::new(),
-            small_writes: in_memory && !logs,
+            small_writes,
             run,
             stream: 0,
             slow: random.below(5) as usize,
@@ -856,6 +859,7 @@ impl World {
                 self.model.write_ended(token, lba, blocks, done);
             }
             Op::Compare | Op::Flush => {}
+            Op::XdWriteRead { .. } | Op::XpWrite { .. } => unreachable!("hosts have no such"),
         }
         let safe = [Faults::None, Faults::Latent, Faults::Flaky];
         if status == Status::Ok && safe.contains(&self.faults) {

@@ -10,7 +10,7 @@ use super::super::{Info, Op, Request, Status};
 pub enum IoType {
     /// Reads and compares.
     Read,
-    /// Writes, and compare-and-writes.
+    /// Writes, compare-and-writes, and what changes blocks by XOR.
     Write,
     /// Flushes.
     Flush,
@@ -26,7 +26,10 @@ impl IoType {
     fn covers(self, op: Op) -> bool {
         let own = match op {
             Op::Read | Op::Compare => IoType::Read,
-            Op::Write { .. } | Op::CompareAndWrite { .. } => IoType::Write,
+            Op::Write { .. }
+            | Op::CompareAndWrite { .. }
+            | Op::XdWriteRead { .. }
+            | Op::XpWrite { .. } => IoType::Write,
             Op::Flush => IoType::Flush,
             Op::WriteZeroes {
                 deallocate: true, ..

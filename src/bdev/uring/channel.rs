@@ -99,7 +99,10 @@ impl UringChannel {
                     _ => Step::WriteZeros,
                 })
             }
-            Op::Compare | Op::CompareAndWrite { .. } => None,
+            Op::Compare
+            | Op::CompareAndWrite { .. }
+            | Op::XdWriteRead { .. }
+            | Op::XpWrite { .. } => None,
         }
     }
 

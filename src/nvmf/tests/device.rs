@@ -159,6 +159,7 @@ impl State {
                 self.bytes[range].copy_from_slice(written);
             }
             Op::Compare | Op::Flush => {}
+            Op::XdWriteRead { .. } | Op::XpWrite { .. } => return Status::Unsupported,
         }
         Status::Ok
     }

@@ -437,7 +437,9 @@ impl Channel for PcieChannel {
         let refused = match request.op {
             _ if !request.is_within(info) => Some(Status::OutOfRange),
             _ if self.phase().0 == Phase::Gone => Some(Status::Gone),
-            Op::CompareAndWrite { .. } => Some(Status::Unsupported),
+            Op::CompareAndWrite { .. } | Op::XdWriteRead { .. } | Op::XpWrite { .. } => {
+                Some(Status::Unsupported)
+            }
             Op::Compare if !abilities.compare => Some(Status::Unsupported),
             // What was written is on the media.
             Op::Flush if !abilities.write_cache => Some(Status::Ok),

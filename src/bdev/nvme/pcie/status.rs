@@ -16,9 +16,12 @@ pub(super) enum Outcome {
 pub(super) fn failure(op: Op) -> Status {
     match op {
         Op::Read | Op::Compare => Status::MediumError,
-        Op::Write { .. } | Op::WriteZeroes { .. } | Op::CompareAndWrite { .. } | Op::Flush => {
-            Status::WriteFault
-        }
+        Op::Write { .. }
+        | Op::WriteZeroes { .. }
+        | Op::CompareAndWrite { .. }
+        | Op::XdWriteRead { .. }
+        | Op::XpWrite { .. }
+        | Op::Flush => Status::WriteFault,
     }
 }
 

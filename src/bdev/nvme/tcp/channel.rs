@@ -281,7 +281,9 @@ impl Channel for TcpChannel {
         }
         let refusal = match request.op {
             _ if !request.is_within(info) => Some(Status::OutOfRange),
-            Op::CompareAndWrite { .. } => Some(Status::Unsupported),
+            Op::CompareAndWrite { .. } | Op::XdWriteRead { .. } | Op::XpWrite { .. } => {
+                Some(Status::Unsupported)
+            }
             Op::Compare if !self.device.compares => Some(Status::Unsupported),
             _ => match self.link.state().phase {
                 Phase::Failing | Phase::Gone => Some(Status::Gone),

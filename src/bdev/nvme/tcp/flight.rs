@@ -69,8 +69,9 @@ impl Flight {
         let command = match (self.op, &device.zeros) {
             (Op::Read, _) => IoCommand::Read { range, fua: false },
             (Op::Write { fua }, _) => IoCommand::Write { range, fua },
-            (Op::Compare | Op::CompareAndWrite { .. }, _) => {
-                IoCommand::Compare { range, fua: false }
+            (Op::Compare, _) => IoCommand::Compare { range, fua: false },
+            (Op::CompareAndWrite { .. } | Op::XdWriteRead { .. } | Op::XpWrite { .. }, _) => {
+                unreachable!("what there is no command for is refused when it is handed in")
             }
             (Op::Flush, _) => IoCommand::Flush,
             (Op::WriteZeroes { fua, deallocate }, None) => IoCommand::WriteZeroes {
@@ -188,9 +189,12 @@ fn meaning(op: Op, status: nvme::Status) -> Status {
 fn spoilt(op: Op) -> Status {
     match op {
         Op::Read | Op::Compare => Status::MediumError,
-        Op::Write { .. } | Op::WriteZeroes { .. } | Op::CompareAndWrite { .. } | Op::Flush => {
-            Status::WriteFault
-        }
+        Op::Write { .. }
+        | Op::WriteZeroes { .. }
+        | Op::CompareAndWrite { .. }
+        | Op::XdWriteRead { .. }
+        | Op::XpWrite { .. }
+        | Op::Flush => Status::WriteFault,
     }
 }
 
