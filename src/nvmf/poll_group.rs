@@ -15,7 +15,8 @@ use crate::reactor::{
     Events, Interest, Mailbox, MailboxSender, Poller, Progress, Registration, Turn,
 };
 
-/// Rounds of receiving and polling in one turn, as long as there is progress.
+/// Rounds of receiving and polling in one turn, as long as there is progress. What one has brought is sent before the next
+/// begins: hosts that have answers ask for more meanwhile.
 const ROUNDS: usize = 4;
 
 /// Reads that are taken in one round; then what they have brought is sent, before the next. A device's data is still in the
@@ -161,7 +162,7 @@ impl Poller for PollGroup {
                 break;
             }
             if round < ROUNDS {
-                self.send_portion();
+                self.send_round();
             }
         }
         busy |= self.send();
@@ -424,7 +425,7 @@ impl PollGroup {
     }
 
     /// Sends what a round has brought when another follows.
-    fn send_portion(&mut self) {
+    fn send_round(&mut self) {
         for at in 0..self.active.len() {
             let place = self.active[at];
             if let Some(p) = &mut self.places[place as usize] {

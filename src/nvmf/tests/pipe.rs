@@ -16,6 +16,8 @@ struct Lane {
     room: usize,
     /// Bytes that one read gives at most; 0 for any number.
     grain: usize,
+    /// How often something was sent.
+    sends: usize,
 }
 
 type Shared = Arc<Mutex<Lane>>;
@@ -59,6 +61,11 @@ impl Pipe {
     /// Sends bytes, however many.
     pub fn put(&mut self, bytes: &[u8]) {
         lock(&self.outgoing).bytes.extend(bytes);
+    }
+
+    /// How often the peer has sent something.
+    pub fn sends(&self) -> usize {
+        lock(&self.incoming).sends
     }
 
     /// Takes what has come.
@@ -155,6 +162,7 @@ impl Write for Pipe {
                 Err(_) => break,
             }
         }
+        lock(&self.outgoing).sends += 1;
         Ok(total)
     }
 

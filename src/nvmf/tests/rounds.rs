@@ -62,6 +62,23 @@ fn two_hosts_are_given_their_portions_in_turn() {
     assert!(world.memory_is_whole());
 }
 
+/// A host that has answers asks for more while the rest of what it had asked for is done.
+#[test]
+fn what_a_round_has_brought_is_sent_before_the_next() {
+    let mut world = world();
+    let (_admin, cntlid) = Host::admin(&mut world);
+    let mut io = Host::deep(&mut world, cntlid, 1, 512);
+    let before = io.pipe.sends();
+    // A round takes 128 commands of a connection.
+    let commands = 200;
+    for _ in 0..commands {
+        io.submit(flush(), &[]);
+    }
+    world.turn();
+    assert_eq!(io.answered(), commands, "all in one turn");
+    assert_eq!(io.pipe.sends() - before, 2);
+}
+
 #[test]
 fn large_reads_count_as_several() {
     let mut world = World::bare(&plan());
