@@ -78,6 +78,8 @@ impl Delay {
             name: name.to_owned(),
             product: "delay",
             uuid: Uuid::new_v5(&base.info().uuid, name.as_bytes()),
+            // It takes its time, as a device does, and is asked as one.
+            in_memory: false,
             ..base.info().clone()
         };
         Ok(Arc::new(Self {
@@ -297,7 +299,9 @@ mod tests {
     #[test]
     fn conforms_without_delay() {
         let (_arena, pool) = buffers();
-        conforms(slow(0, 0), &pool);
+        let bdev = slow(0, 0);
+        assert!(!bdev.info().in_memory, "it is asked as a device is");
+        conforms(bdev, &pool);
     }
 
     #[test]

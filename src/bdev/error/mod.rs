@@ -50,6 +50,8 @@ impl ErrorBdev {
             product: "Error Injection Disk",
             uuid: Uuid::new_v5(&base.info().uuid, name.as_bytes()),
             name,
+            // An array asks members in memory for less: faults of reads and writes are for what devices are asked.
+            in_memory: false,
             ..base.info().clone()
         };
         Arc::new(Self {

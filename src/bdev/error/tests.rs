@@ -43,6 +43,7 @@ fn conforms_with_nothing_injected() {
 fn is_named_and_shown_as_expected() {
     let (bdev, mut user) = device();
     assert_eq!(bdev.info().name, "EE_m");
+    assert!(!bdev.info().in_memory, "arrays ask it for reads and writes");
     assert_eq!(bdev.driver_specific()["error_disk"]["base_bdev"], "m");
     bdev.inject(injection(IoType::Read, Fault::Failure))
         .unwrap();
