@@ -46,6 +46,14 @@ impl Ahead {
             lines: bytes.div_ceil(LINE),
         }
     }
+
+    /// Has the core fetch the line of this number, if there is one.
+    #[inline(always)]
+    fn line(&self, at: usize) {
+        if at < self.lines {
+            line(self.first.wrapping_add(at * LINE));
+        }
+    }
 }
 
 /// Copies `from` to `into`, which is as long, and has the core fetch `ahead` meanwhile, at most as much as it
@@ -70,6 +78,9 @@ pub fn copy(into: &mut [u8], from: &[u8], ahead: Ahead) {
     into_without.copy_from_slice(without);
 }
 
+/// Lines that are fetched ahead in what is changed itself: for the first of several, which nothing before has fetched.
+const OWN: usize = 16;
+
 /// Swaps `stored` with `new`, which is as long, and XORs to what comes out what went in; fetches as [`copy`] does.
 ///
 /// # Panics
@@ -78,10 +89,10 @@ pub fn exchange(stored: &mut [u8], new: &mut [u8], ahead: Ahead) {
     assert_eq!(stored.len(), new.len(), "an exchange of another length");
     let (lines, rest) = stored.as_chunks_mut::<LINE>();
     let (new_lines, new_rest) = new.as_chunks_mut::<LINE>();
+    let own = Ahead::new(lines.as_ptr().cast(), lines.len() * LINE);
     for (at, (stored, new)) in lines.iter_mut().zip(new_lines).enumerate() {
-        if at < ahead.lines {
-            line(ahead.first.wrapping_add(at * LINE));
-        }
+        own.line(at + OWN);
+        ahead.line(at);
         exchange_bytes(stored, new);
     }
     exchange_bytes(rest, new_rest);
@@ -103,10 +114,10 @@ pub fn add(sum: &mut [u8], more: &[u8], ahead: Ahead) {
     assert_eq!(sum.len(), more.len(), "a sum of another length");
     let (lines, rest) = sum.as_chunks_mut::<LINE>();
     let (more_lines, more_rest) = more.as_chunks::<LINE>();
+    let own = Ahead::new(lines.as_ptr().cast(), lines.len() * LINE);
     for (at, (sum, more)) in lines.iter_mut().zip(more_lines).enumerate() {
-        if at < ahead.lines {
-            line(ahead.first.wrapping_add(at * LINE));
-        }
+        own.line(at + OWN);
+        ahead.line(at);
         add_bytes(sum, more);
     }
     add_bytes(rest, more_rest);
