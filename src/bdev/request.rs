@@ -68,6 +68,19 @@ impl Op {
         }
     }
 
+    /// How it ends where its blocks are in trouble, and others may not be.
+    pub(super) fn failure(self) -> Status {
+        match self {
+            Op::Read | Op::Compare => Status::MediumError,
+            Op::Write { .. }
+            | Op::WriteZeroes { .. }
+            | Op::CompareAndWrite { .. }
+            | Op::XdWriteRead { .. }
+            | Op::XpWrite { .. }
+            | Op::Flush => Status::WriteFault,
+        }
+    }
+
     /// Bytes of buffers that go with `blocks` blocks of `block_size` bytes.
     pub fn payload(self, blocks: u32, block_size: u32) -> usize {
         let range = blocks as usize * block_size as usize;

@@ -97,10 +97,10 @@ pub(super) struct Shard {
     pub(super) block_bytes: u32,
     /// Most pages in one member request.
     pub(super) merge: usize,
-    /// Rounds that may begin to read in one turn. What they read from memory is written back while it is still in the
+    /// How much may begin in one turn, as [`WAVE`] counts it. What rounds read from memory is written back while it is still in the
     /// core's near caches; devices that fetch by themselves are asked for all at once.
     wave: usize,
-    /// Those that have.
+    /// How much has.
     reading: usize,
     /// More than one turn may do is ready.
     held_back: bool,

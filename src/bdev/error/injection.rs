@@ -188,10 +188,7 @@ impl Injection {
             return None;
         }
         match self.fault {
-            Fault::Failure if matches!(op, Op::Read | Op::Compare) => {
-                Some(Hit::Answer(Status::MediumError))
-            }
-            Fault::Failure => Some(Hit::Answer(Status::WriteFault)),
+            Fault::Failure => Some(Hit::Answer(op.failure())),
             Fault::Gone => Some(Hit::Answer(Status::Gone)),
             Fault::Pending => Some(Hit::Hold(clears)),
             Fault::CorruptData { offset, value } => {

@@ -16,7 +16,7 @@ use super::namespace::Offer;
 use super::pointer::Pointer;
 use super::prp::PAGE;
 use super::queue::{BATCH, Reaped};
-use super::status::{Outcome, failure, outcome};
+use super::status::{Outcome, outcome};
 use super::transfer::{Flight, Piece, Transfer};
 use crate::lock;
 use crate::memory::BufMut;
@@ -216,7 +216,7 @@ impl PcieChannel {
                 }
                 self.settle(piece, end);
             }
-            Outcome::Again => self.try_again(piece, failure(op), self.delay(status)),
+            Outcome::Again => self.try_again(piece, op.failure(), self.delay(status)),
         }
     }
 

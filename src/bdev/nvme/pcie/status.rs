@@ -12,19 +12,6 @@ pub(super) enum Outcome {
     Again,
 }
 
-/// How a command that can't be done ends: as what a RAID can deal with.
-pub(super) fn failure(op: Op) -> Status {
-    match op {
-        Op::Read | Op::Compare => Status::MediumError,
-        Op::Write { .. }
-        | Op::WriteZeroes { .. }
-        | Op::CompareAndWrite { .. }
-        | Op::XdWriteRead { .. }
-        | Op::XpWrite { .. }
-        | Op::Flush => Status::WriteFault,
-    }
-}
-
 /// Reads the status of a completion of one of `op`'s commands.
 pub(super) fn outcome(status: NvmeStatus, op: Op) -> Outcome {
     if status.is_success() {
@@ -53,7 +40,7 @@ pub(super) fn outcome(status: NvmeStatus, op: Op) -> Outcome {
     ]);
     match may_pass && !status.do_not_retry() {
         true => Outcome::Again,
-        false => Outcome::Done(failure(op)),
+        false => Outcome::Done(op.failure()),
     }
 }
 

@@ -132,7 +132,7 @@ impl Flight {
             }
             Err(CommandError::Status(status)) => meaning(self.op, status),
             Err(CommandError::Lost) => Status::Gone,
-            Err(CommandError::DataDigest | CommandError::Short { .. }) => spoilt(self.op),
+            Err(CommandError::DataDigest | CommandError::Short { .. }) => self.op.failure(),
         };
         if self.retries == 0 {
             return Next::Over(status);
@@ -181,20 +181,7 @@ fn meaning(op: Op, status: nvme::Status) -> Status {
     {
         Status::Gone
     } else {
-        spoilt(op)
-    }
-}
-
-/// These blocks are in trouble, others may not be.
-fn spoilt(op: Op) -> Status {
-    match op {
-        Op::Read | Op::Compare => Status::MediumError,
-        Op::Write { .. }
-        | Op::WriteZeroes { .. }
-        | Op::CompareAndWrite { .. }
-        | Op::XdWriteRead { .. }
-        | Op::XpWrite { .. }
-        | Op::Flush => Status::WriteFault,
+        op.failure()
     }
 }
 
