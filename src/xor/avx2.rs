@@ -57,6 +57,8 @@ impl Rule<Ymm> for ReplaceUncached {
     const TAKES_PART: bool = false;
     // What is written around the caches is hardly read from them.
     const TILED_FROM: usize = TILE;
+    // Sources that come from memory are fetched ahead better with instructions of their own.
+    const ZIGZAG_FROM: usize = usize::MAX;
 
     #[inline(always)]
     unsafe fn expect(_line: *const u8) {}

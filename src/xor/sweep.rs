@@ -8,6 +8,8 @@
 //! a lane is a plain register. Loops over lanes are plain ones: a step of an iterator is a function of its own, and one that the
 //! compiler does not inline here takes several times as long as the lane.
 
+use std::arch::asm;
+
 /// Lanes held in registers while the sources are walked: enough that walking costs little, and few enough that the loads of
 /// several sources are under way at once (eight measured slower than four from nine sources on).
 const HELD: usize = 4;
@@ -15,6 +17,12 @@ const HELD: usize = 4;
 /// Sources that are walked abreast. Where blocks lie at a multiple of 4 KiB from one another, a stretch of each falls into
 /// the same sets of the nearest cache, which have eight or twelve places. It is faster where blocks come from memory, too.
 const ABREAST: usize = 8;
+
+/// Lanes held where sources are taken in zigzag.
+const HELD_IN_ZIGZAG: usize = 8;
+
+/// The fewest sources that are taken in zigzag.
+const ZIGZAG_SOURCES: usize = 5;
 
 /// Bytes of each source that are added up to those of the others before the next such bytes: the sum stays in the nearest
 /// cache.
@@ -84,6 +92,9 @@ pub(super) trait Rule<L: Lane> {
     /// all is in the near caches.
     const TILED_FROM: usize;
 
+    /// From so many bytes on, [`ZIGZAG_SOURCES`] to [`ABREAST`] sources are taken in zigzag. Fewer bytes are in the nearest cache.
+    const ZIGZAG_FROM: usize;
+
     /// Told of each cache line of the destination before the sources are read for it.
     ///
     /// # Safety
@@ -105,6 +116,7 @@ pub(super) struct Replace;
 impl<L: Lane> Rule<L> for Replace {
     const TAKES_PART: bool = false;
     const TILED_FROM: usize = 4 * TILE;
+    const ZIGZAG_FROM: usize = 16 << 10;
 
     // A destination that is in no near cache then comes in along with the sources, instead of after them when the stores
     // are already waiting for it: a tenth faster from L2 and from memory, a fifth slower where all was in L1.
@@ -127,6 +139,7 @@ pub(super) struct Assign;
 impl<L: Lane> Rule<L> for Assign {
     const TAKES_PART: bool = true;
     const TILED_FROM: usize = 4 * TILE;
+    const ZIGZAG_FROM: usize = 16 << 10;
 
     #[inline(always)]
     unsafe fn expect(_line: *const u8) {}
@@ -152,6 +165,9 @@ pub(super) unsafe fn write<L: Lane, R: Rule<L>>(dst: &mut [u8], sources: &[&[u8]
     // leaves room for one in `dst`, hence in all sources.
     let at = unsafe {
         let mut at = match sources.len() {
+            ZIGZAG_SOURCES..=ABREAST if len >= R::ZIGZAG_FROM => {
+                write_zigzag::<L, R>(to, sources, len)
+            }
             ..=ABREAST => write_abreast::<L, R>(to, sources, len),
             _ if len >= R::TILED_FROM => write_tiles::<L, R>(to, sources, len),
             _ => write_stretches::<L, R>(to, sources, len),
@@ -234,6 +250,77 @@ unsafe fn write_stretches_of<L: Lane, R: Rule<L>, const COUNT: usize>(
     }
 }
 
+/// Writes all whole stretches of [`HELD_IN_ZIGZAG`] lanes with the same few instructions for all sources, and says where the
+/// rest begins.
+///
+/// Cores fetch ahead by the steps between the addresses that an instruction has loaded from. Where each source has its own
+/// instructions, as in [`write_stretches_of`], that disturbs five and more of them that come from the second cache. Where all
+/// share theirs and lie at even distances, it is worse, for steps from source to source are taken for what goes on; so sources are
+/// taken from both ends in turn, where no two steps are alike (`docs/performance.md` has the figures).
+///
+/// # Safety
+///
+/// As for [`write_stretches`]; there are [`ABREAST`] sources at most.
+#[inline(always)]
+unsafe fn write_zigzag<L: Lane, R: Rule<L>>(to: *mut u8, sources: &[&[u8]], len: usize) -> usize {
+    let mut zigzag: [&[u8]; ABREAST] = [&[]; ABREAST];
+    let mut rest = sources;
+    let mut count = 0;
+    while let [first, middle @ ..] = rest {
+        zigzag[count] = first;
+        count += 1;
+        rest = middle;
+        if let [middle @ .., last] = rest {
+            zigzag[count] = last;
+            count += 1;
+            rest = middle;
+        }
+    }
+    let mut at = 0;
+    while len - at >= HELD_IN_ZIGZAG * L::BYTES {
+        // SAFETY: the loop's condition leaves room for so many lanes in the destination, hence in all sources.
+        unsafe { write_lanes_alike::<L, R, HELD_IN_ZIGZAG>(to, &zigzag[..count], at) };
+        at += HELD_IN_ZIGZAG * L::BYTES;
+    }
+    at
+}
+
+/// As [`write_lanes`], with one instruction for a lane, whichever source it is of.
+///
+/// # Safety
+///
+/// As for [`write_lanes`].
+#[inline(always)]
+unsafe fn write_lanes_alike<L: Lane, R: Rule<L>, const N: usize>(
+    to: *mut u8,
+    sources: &[&[u8]],
+    at: usize,
+) {
+    // SAFETY: the caller's promise covers every access. A lane of the destination is read before it is written.
+    unsafe {
+        let to = to.add(at);
+        expect::<L, R, N>(to);
+        let (mut held, rest) = if R::TAKES_PART {
+            (load::<L, N>(to), sources)
+        } else {
+            let (first, rest) = sources.split_first().unwrap_unchecked();
+            (load::<L, N>(first.as_ptr().add(at)), rest)
+        };
+        for source in rest {
+            held = add::<L, N>(held, source.as_ptr().add(unknown(at)));
+        }
+        store::<L, R, N>(held, to);
+    }
+}
+
+/// The same number, of which the compiler knows nothing: so it does not take steps of a loop together.
+#[inline(always)]
+fn unknown(mut at: usize) -> usize {
+    // SAFETY: there is no instruction; the register keeps what it holds.
+    unsafe { asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags)) };
+    at
+}
+
 /// What the sources of a tile add up to so far; no lane of it is on two cache lines.
 #[repr(align(64))]
 struct Sum([u8; TILE]);
@@ -313,19 +400,41 @@ unsafe fn write_lanes<L: Lane, R: Rule<L>, const N: usize>(
     // SAFETY: the caller's promise covers every access. A lane of the destination is read before it is written.
     unsafe {
         let to = to.add(at);
-        for line in (0..N * L::BYTES).step_by(CACHE_LINE) {
-            R::expect(to.add(line));
-        }
+        expect::<L, R, N>(to);
         let held = if R::TAKES_PART {
             gather::<L, N>(load::<L, N>(to), sources, at)
         } else {
             gather_all::<L, N>(sources, at)
         };
-        let mut i = 0;
-        while i < N {
-            R::store(held[i], to.add(i * L::BYTES));
-            i += 1;
-        }
+        store::<L, R, N>(held, to);
+    }
+}
+
+/// Tells of the lines of `N` lanes that will be written.
+///
+/// # Safety
+///
+/// As for [`Rule::expect`].
+#[inline(always)]
+unsafe fn expect<L: Lane, R: Rule<L>, const N: usize>(to: *mut u8) {
+    for line in (0..N * L::BYTES).step_by(CACHE_LINE) {
+        // SAFETY: the caller's promise; a hint, wherever it points.
+        unsafe { R::expect(to.wrapping_add(line)) };
+    }
+}
+
+/// Writes `N` lanes to memory.
+///
+/// # Safety
+///
+/// As for [`Rule::store`], for `N` lanes.
+#[inline(always)]
+unsafe fn store<L: Lane, R: Rule<L>, const N: usize>(held: [L; N], to: *mut u8) {
+    let mut i = 0;
+    while i < N {
+        // SAFETY: the caller's promise.
+        unsafe { R::store(held[i], to.add(i * L::BYTES)) };
+        i += 1;
     }
 }
 
@@ -374,14 +483,23 @@ unsafe fn gather<L: Lane, const N: usize>(
 ) -> [L; N] {
     for source in sources {
         // SAFETY: the caller's promise.
-        unsafe {
-            let from = source.as_ptr().add(at);
-            let mut i = 0;
-            while i < N {
-                held[i] = held[i].xor(L::load(from.add(i * L::BYTES)));
-                i += 1;
-            }
-        }
+        held = unsafe { add::<L, N>(held, source.as_ptr().add(at)) };
+    }
+    held
+}
+
+/// `held` with `N` lanes from memory XORed in.
+///
+/// # Safety
+///
+/// As for [`load`].
+#[inline(always)]
+unsafe fn add<L: Lane, const N: usize>(mut held: [L; N], from: *const u8) -> [L; N] {
+    let mut i = 0;
+    while i < N {
+        // SAFETY: the caller's promise.
+        held[i] = unsafe { held[i].xor(L::load(from.add(i * L::BYTES))) };
+        i += 1;
     }
     held
 }

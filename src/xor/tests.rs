@@ -215,7 +215,7 @@ fn every_source_count() {
     for kernel in Kernel::available() {
         for count in 1..=64 {
             let misaligned: Vec<_> = (0..count).map(|i| i * 7 % 64).collect();
-            for len in [31, 512, 4096, 4701, 8192, 10_003] {
+            for len in [31, 512, 4096, 4701, 8192, 10_003, 16_384, 17_999] {
                 check_all(
                     kernel,
                     &Blocks::new(len, &misaligned, count as u64),
@@ -380,12 +380,14 @@ impl Drop for Walled {
 fn nothing_outside_the_blocks_is_touched() {
     let (mut first, mut second, mut third) = (Walled::new(), Walled::new(), Walled::new());
     for kernel in Kernel::available() {
-        for len in (0..=300).chain([511, 512, 513, 4095, 4096, 4097]) {
+        let lengths = (0..=300).chain([511, 512, 513, 4095, 4096, 4097, 16_384, 16_895]);
+        for (len, count) in lengths.flat_map(|len| [(len, 2), (len, 7)]) {
             for at in [0, Walled::ROOM - len] {
                 let block = at..at + len;
                 first.room()[block.clone()].copy_from_slice(&noise(len, 1));
                 second.room()[block.clone()].copy_from_slice(&noise(len, 2));
-                let sources = [&first.room()[block.clone()], &second.room()[block.clone()]];
+                let two = [&first.room()[block.clone()], &second.room()[block.clone()]];
+                let sources: Vec<_> = two.into_iter().cycle().take(count).collect();
                 let expected = naive(&sources);
                 let dst = &mut third.room()[block.clone()];
                 kernel.xor_into(dst, &sources);
@@ -399,7 +401,10 @@ fn nothing_outside_the_blocks_is_touched() {
                 assert!(dst == expected);
                 kernel.xor_assign(dst, &sources);
                 assert!(kernel.is_zero(dst));
-                assert_eq!(kernel.equal_xor(&sources), len == 0);
+                assert_eq!(
+                    kernel.equal_xor(&sources),
+                    expected.iter().all(|&byte| byte == 0)
+                );
             }
         }
     }
