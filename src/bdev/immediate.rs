@@ -67,6 +67,13 @@ impl<D: Immediate> Channel for ImmediateChannel<D> {
         Ok(())
     }
 
+    fn expect(&mut self, lba: u64, blocks: u32) {
+        let end = lba.checked_add(u64::from(blocks));
+        if end.is_some_and(|end| end <= self.device.blocks()) {
+            self.device.expect(lba, blocks);
+        }
+    }
+
     fn kick(&mut self) {
         let block_size = u64::from(self.device.info().block_size);
         let exist = self.device.blocks();

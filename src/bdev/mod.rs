@@ -148,6 +148,10 @@ pub trait Channel: Debug {
     /// of a host. Blocks that do not exist are answered with [`Status::OutOfRange`].
     fn submit(&mut self, request: Request) -> Result<(), Request>;
 
+    /// These blocks, from the first one on, are likely to be asked for soon. A hint: they need not exist, and a device that
+    /// gains nothing by it does nothing.
+    fn expect(&mut self, _lba: u64, _blocks: u32) {}
+
     /// Starts what was handed in since the last call: one doorbell per turn.
     fn kick(&mut self);
 

@@ -155,6 +155,11 @@ impl VolumeChannel {
                     member.deferred.push_back(request);
                 }
             }
+            Effect::Expect(bay, lba, blocks) => {
+                if let Some(channel) = &mut self.members[bay].channel {
+                    channel.expect(lba, blocks);
+                }
+            }
             Effect::Send(to, message) => self.outbox.push_back((to, message)),
             Effect::Complete {
                 completion,

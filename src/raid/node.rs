@@ -26,6 +26,8 @@ pub enum Effect {
     /// Hand this request to the member in this bay; give its completion to
     /// [`Node::member_done`].
     Member(usize, Request),
+    /// Tell the member in this bay that so many blocks, from this one on, will be asked for soon.
+    Expect(usize, u64, u32),
     /// Deliver this message to [`Node::receive`] of that node. Order between two nodes matters.
     Send(NodeId, Message),
     /// A host's request is done.
@@ -594,6 +596,10 @@ impl Node {
     /// only; so these two are looked at by themselves.
     fn collect(&mut self) {
         if !self.shard.out.requests.is_empty() {
+            if let Some((bay, lba, blocks)) = self.shard.out.expected.take() {
+                let lba = lba + self.bays[bay].data_start;
+                self.effects.push(Effect::Expect(bay, lba, blocks));
+            }
             let mut requests = std::mem::take(&mut self.shard.out.requests);
             for (bay, mut request) in requests.drain(..) {
                 request.token |= SHARD;

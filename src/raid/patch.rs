@@ -149,6 +149,11 @@ impl Shard {
             parity: parity as u8,
             stage: Stage::Storing,
         });
+        // Of several, each is fetched while the one before is at work. Alone, its parity would be waited for.
+        if self.patches.under_way.len() == 1 {
+            let blocks = self.geometry.stripe_bytes() / self.block_bytes;
+            self.out.expected = Some((self.view.bay(parity), number * u64::from(blocks), blocks));
+        }
         let (op, data) = (Op::XdWriteRead { fua }, Data::Read(smallvec![page]));
         self.ask_for_patch(key as u32, slot, op, data);
         true

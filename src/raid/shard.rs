@@ -38,6 +38,8 @@ use crate::memory::{Buf, BufMut, Pool};
 pub(super) struct Outcome {
     /// Requests to members, by bay. The token is the shard's name for the I/O.
     pub requests: Vec<(usize, Request)>,
+    /// Blocks that a member will be asked for soon: its bay, the first of them, and how many.
+    pub expected: Option<(usize, u64, u32)>,
     /// Jobs that ended.
     pub done: Vec<(Job, Status)>,
     /// What it has to tell beside these, which is seldom anything.

@@ -51,6 +51,20 @@ fn a_small_write_asks_for_no_more_than_it_needs() {
     assert_eq!((counted.modify_writes, counted.pages_read), (1, 0));
 }
 
+/// Parity's block is on its way while the other is changed, where nothing else is.
+#[test]
+fn the_member_of_parity_is_told_if_nothing_else_is_under_way() {
+    let mut rig = filled(MEMORY);
+    rig.write(0, 0, &[0x10], false);
+    rig.write(0, 4, &[0x10], false);
+    assert_eq!(rig.expected, [(0, 2, 0..1)]);
+    rig.serve(|asked| asked.request.op == STORE);
+    let added = rig.asked();
+    assert!(added.contains(&ask(2, ADD)), "{added:?}");
+    assert_eq!(added.len(), 2, "{added:?}");
+    rig.settle();
+}
+
 /// What must be durable is so where it was stored, and its parity, too.
 #[test]
 fn a_write_that_is_forced_is_forced_at_both_members() {

@@ -74,6 +74,8 @@ pub struct Rig {
     /// The disk that each node has open in each slot.
     open: Vec<Vec<Option<usize>>>,
     asked: Vec<Asked>,
+    /// What members were told to expect: node, slot, and the blocks.
+    pub expected: Vec<(usize, usize, std::ops::Range<u64>)>,
     mail: [VecDeque<(usize, Message)>; 2],
     /// A read of each node's host that is served last, so that no other request is the only one.
     company: Vec<Asked>,
@@ -154,6 +156,7 @@ impl Rig {
             disks: (0..members).map(|_| Disk::new(bytes, page, 0)).collect(),
             open: vec![open.chain([None]).collect(); 2],
             asked: Vec::new(),
+            expected: Vec::new(),
             mail: [VecDeque::new(), VecDeque::new()],
             ended: BTreeMap::new(),
             sent: 0,
@@ -394,6 +397,10 @@ impl Rig {
                         request,
                         disk: self.open[node][slot].expect("only members that are open"),
                     }),
+                    Effect::Expect(slot, lba, blocks) => {
+                        let blocks = lba..lba + u64::from(blocks);
+                        self.expected.push((node, slot, blocks));
+                    }
                     Effect::Send(to, message) => self.mail[to].push_back((node, message)),
                     Effect::Complete { completion, .. } => {
                         let token = completion.token;

@@ -268,6 +268,7 @@ impl Machine {
                             request,
                         });
                     }
+                    Effect::Expect(..) => {}
                     Effect::Send(to, message) => {
                         self.mail.entry((node, to)).or_default().push_back(message);
                     }

@@ -782,6 +782,7 @@ impl World {
                         let disk = self.open[node][slot].expect("only members that are open");
                         self.on_disk.push((node, slot, disk, request));
                     }
+                    Effect::Expect(..) => {}
                     Effect::Send(to, message) => {
                         self.mail.entry((node, to)).or_default().push_back(message);
                     }
