@@ -98,10 +98,8 @@ impl Classes {
     fn slot_for(&self, wanted: usize) -> Option<BufMut> {
         let fit = self.pools.partition_point(|p| p.slot_size() < wanted);
         let (smaller, larger) = self.pools.split_at(fit);
-        larger
-            .iter()
-            .chain(smaller.iter().rev())
-            .find_map(Pool::take)
+        let fits = larger.iter().find_map(Pool::take);
+        fits.or_else(|| smaller.iter().rev().find_map(Pool::take))
     }
 
     /// Whether every slot is free: what cannot be taken now can never be.

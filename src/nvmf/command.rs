@@ -1,10 +1,9 @@
 //! From a command capsule on an I/O queue to what a device is to do: every check that needs the
 //! namespace, and nothing that needs the payload.
 
-use std::sync::Arc;
 
 use super::ana::Access;
-use super::view::{NamespaceView, SubsystemView};
+use super::view::{NamespaceBlocks, SubsystemView};
 use crate::memory::Cuts;
 use crate::nvme::command::{DataTransfer, Fuse};
 use crate::nvme::dsm::DsmRange;
@@ -138,11 +137,11 @@ pub fn carriage(command: &Command, need: Need, in_capsule: u32) -> Result<(Carri
 ///
 /// # Errors
 /// The status that the specification names.
-pub fn examine<'v>(
+pub fn examine(
     command: &Command,
-    view: &'v SubsystemView,
+    view: &SubsystemView,
     limits: Limits,
-) -> Result<(Work, Carriage, &'v Arc<NamespaceView>), Status> {
+) -> Result<(Work, Carriage, NamespaceBlocks), Status> {
     let fuse = command.fuse().map_err(Status::with_do_not_retry)?;
     let parsed = IoCommand::parse(command)?;
     let nsid = command.nsid.get();
@@ -212,15 +211,15 @@ pub fn examine<'v>(
         },
         fuse,
     };
-    Ok((work, carriage, namespace))
+    Ok((work, carriage, namespace.blocks()))
 }
 
 /// Where the payload of a command must be cut, so that each buffer has one owner below.
-pub fn cuts(work: &Work, namespace: &NamespaceView) -> Cuts {
-    let block = u64::from(namespace.info.block_size);
+pub fn cuts(work: &Work, on: &NamespaceBlocks) -> Cuts {
+    let block = u64::from(on.block_size);
     match work.action {
         Action::Read | Action::Write { .. } | Action::Compare => Cuts::at_multiples(
-            u64::from(namespace.info.io_boundary) * block,
+            u64::from(on.io_boundary) * block,
             // Wrong only in units of 2^64 bytes, where no device reaches.
             work.range.slba.wrapping_mul(block),
         ),

@@ -19,7 +19,7 @@ use super::message::FenceChange;
 use super::reservation::{Bars, Fence, HostId};
 use super::status;
 use super::tcp::SlotId;
-use super::view::{DeviceId, NamespaceView, SubsystemView};
+use super::view::{DeviceId, NamespaceBlocks, SubsystemView};
 use crate::bdev::{self, Data, Op, Request};
 use crate::memory::{Cuts, SegmentsMut};
 use crate::nvme::dsm::ranges_of;
@@ -96,7 +96,7 @@ enum State {
 struct Job {
     state: State,
     work: Work,
-    namespace: Arc<NamespaceView>,
+    on: NamespaceBlocks,
     /// What it ends with as soon as it can, whatever becomes of its data.
     doom: Option<Status>,
     /// The other half.
@@ -228,8 +228,6 @@ impl IoQueue {
             in_capsule,
         };
         let examined = command::examine(command, &self.view, limits);
-        let examined =
-            examined.map(|(work, carriage, namespace)| (work, carriage, namespace.clone()));
         let examined = examined.and_then(|examined| {
             let gone = Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry();
             if !devices.serves(examined.2.device) {
@@ -245,7 +243,7 @@ impl IoQueue {
             Ok(mate) => mate,
             Err(status) => return Admission::Refused(status),
         };
-        let (work, carriage, namespace) = match examined {
+        let (work, carriage, on) = match examined {
             Ok(examined) => examined,
             Err(status) => {
                 if fuse == Fuse::First {
@@ -265,12 +263,12 @@ impl IoQueue {
         if let Some(first) = mate {
             self.must(first).mate = Some(slot);
         }
-        devices.expect(namespace.device);
-        let cuts = command::cuts(&work, &namespace);
+        devices.expect(on.device);
+        let cuts = command::cuts(&work, &on);
         self.jobs[slot.index()] = Some(Job {
             state: State::Held,
             work,
-            namespace,
+            on,
             doom: None,
             mate,
             data: SegmentsMut::new(),
@@ -355,8 +353,8 @@ impl IoQueue {
             let Some(job) = &self.jobs[index] else {
                 continue;
             };
-            let now = self.view.namespace(job.namespace.nsid);
-            let status = match now.filter(|n| n.device == job.namespace.device) {
+            let now = self.view.namespace(job.on.nsid);
+            let status = match now.filter(|n| n.device == job.on.device) {
                 None => Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry(),
                 Some(now) if now.access == Access::Inaccessible => Status::ANA_INACCESSIBLE,
                 Some(_) => continue,
@@ -378,7 +376,7 @@ impl IoQueue {
                 && job.state != State::Running
             {
                 if job.doom.is_none() {
-                    devices.forget(job.namespace.device);
+                    devices.forget(job.on.device);
                 }
                 *place = None;
             }
@@ -421,7 +419,7 @@ impl IoQueue {
             _ => None,
         };
         if let Some(kind) = kind {
-            devices.measure(job.namespace.device, kind, job.since);
+            devices.measure(job.on.device, kind, job.since);
         }
         let failure = job.failure;
         let status = match failure {
@@ -457,7 +455,7 @@ impl IoQueue {
 
     fn start(&mut self, slot: SlotId, devices: &mut Devices, out: &mut Vec<Outcome>) {
         let job = self.must(slot);
-        let (device, range) = (job.namespace.device, job.work.range);
+        let (device, range) = (job.on.device, job.work.range);
         let op = match job.work.action {
             Action::Nothing => {
                 self.end(slot, Status::SUCCESS, SegmentsMut::new(), devices, out);
@@ -485,8 +483,8 @@ impl IoQueue {
                 return;
             }
         };
-        let most = job.namespace.info.max_blocks.max(1);
-        let block = job.namespace.info.block_size as usize;
+        let most = job.on.max_blocks.max(1);
+        let block = job.on.block_size as usize;
         let mut data = std::mem::take(&mut job.data);
         if range.blocks > most && op == Op::Read {
             let parts = range.blocks.div_ceil(most) as usize;
@@ -521,7 +519,7 @@ impl IoQueue {
         let bytes: SmallVec<[u8; 0]> = data.iter().flat_map(|b| b.iter().copied()).collect();
         let ranges = ranges_of(&bytes);
         let ranges = &ranges[..ranges.len().min(usize::from(job.work.ranges))];
-        command::check_ranges(ranges, job.namespace.info.blocks)?;
+        command::check_ranges(ranges, job.on.blocks)?;
         let whole = ranges
             .iter()
             .map(|r| (r.slba.get(), u64::from(r.blocks.get())));
@@ -547,7 +545,7 @@ impl IoQueue {
             let Some((lba, left)) = job.ranges.last_mut() else {
                 return;
             };
-            let most = u64::from(job.namespace.info.max_blocks.max(1));
+            let most = u64::from(job.on.max_blocks.max(1));
             let (from, blocks) = (*lba, (*left).min(most));
             *lba += blocks;
             *left -= blocks;
@@ -561,7 +559,7 @@ impl IoQueue {
                     deallocate: true,
                 },
             };
-            let device = job.namespace.device;
+            let device = job.on.device;
             self.submit(slot, device, op, from, blocks as u32, Data::None, devices);
         }
     }
@@ -570,7 +568,7 @@ impl IoQueue {
     fn run(&mut self, slot: SlotId, devices: &mut Devices) {
         let job = self.must(slot);
         job.state = State::Running;
-        devices.forget(job.namespace.device);
+        devices.forget(job.on.device);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one request")]
@@ -614,7 +612,7 @@ impl IoQueue {
         match job.state {
             State::Held if job.doom.is_none() => {
                 job.doom = Some(status);
-                devices.forget(job.namespace.device);
+                devices.forget(job.on.device);
                 self.part_from_mate(slot, devices, out);
             }
             State::Parked => self.end(slot, status, SegmentsMut::new(), devices, out),
@@ -632,20 +630,22 @@ impl IoQueue {
         out: &mut Vec<Outcome>,
     ) {
         self.part_from_mate(slot, devices, out);
-        let job = self.jobs[slot.index()].take().expect("a command is there");
+        let place = &mut self.jobs[slot.index()];
+        let job = place.as_ref().expect("a command is there");
         if job.state != State::Running && job.doom.is_none() {
-            devices.forget(job.namespace.device);
+            devices.forget(job.on.device);
         }
         let work = &job.work;
         if status.is_success() {
-            self.counts.note(work, job.namespace.info.block_size);
+            self.counts.note(work, job.on.block_size);
         }
         out.push(Outcome {
             slot,
             status,
             payload,
-            about: (work.opcode, job.namespace.nsid, work.range.slba),
+            about: (work.opcode, job.on.nsid, work.range.slba),
         });
+        *place = None;
     }
 
     fn must(&mut self, slot: SlotId) -> &mut Job {

@@ -48,7 +48,37 @@ pub struct NamespaceView {
     pub persists: bool,
 }
 
+/// The blocks of a namespace, as a command that is under way has to know them: copied, because counting who uses a namespace
+/// takes as long as looking at what the host wants of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceBlocks {
+    /// The namespace's number.
+    pub nsid: u32,
+    /// The device that has them.
+    pub device: DeviceId,
+    /// Bytes of one.
+    pub block_size: u32,
+    /// How many there are.
+    pub blocks: u64,
+    /// Most blocks in one request; 0 is as good as 1.
+    pub max_blocks: u32,
+    /// Blocks between edges that no buffer should lie across; 0 where there are none.
+    pub io_boundary: u32,
+}
+
 impl NamespaceView {
+    /// Its blocks.
+    pub fn blocks(&self) -> NamespaceBlocks {
+        NamespaceBlocks {
+            nsid: self.nsid,
+            device: self.device,
+            block_size: self.info.block_size,
+            blocks: self.info.blocks,
+            max_blocks: self.info.max_blocks,
+            io_boundary: self.info.io_boundary,
+        }
+    }
+
     /// Whether it is what it was before, as Identify tells it. How it is reached is told otherwise,
     /// and who else sees it is not told at all.
     fn is_still(&self, before: &Self) -> bool {

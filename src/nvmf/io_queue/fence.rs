@@ -23,7 +23,7 @@ impl IoQueue {
             let Some(job) = &self.jobs[index] else {
                 continue;
             };
-            if job.namespace.nsid != nsid {
+            if job.on.nsid != nsid {
                 continue;
             }
             let is_running = job.state == State::Running;
@@ -47,13 +47,13 @@ impl IoQueue {
             job.shut_out = Some(status);
             job.cut_short |= !job.ranges.is_empty();
             job.ranges.clear();
-            shut_out = Some(job.namespace.device);
+            shut_out = Some(job.on.device);
         }
         if let Some(device) = shut_out {
             let jobs = &self.jobs;
             devices.withdraw_from(device, |token| {
                 let job = jobs.get(token.slot.index()).and_then(Option::as_ref);
-                let is_meant = |job: &Job| job.namespace.nsid == nsid && job.shut_out.is_some();
+                let is_meant = |job: &Job| job.on.nsid == nsid && job.shut_out.is_some();
                 token.origin == self.origin && job.is_some_and(is_meant)
             });
         }
@@ -63,7 +63,7 @@ impl IoQueue {
     /// Whether commands of a host that was preempted are still with the device.
     pub fn has_preempted(&self, nsid: u32) -> bool {
         let mut jobs = self.jobs.iter().flatten();
-        jobs.any(|job| job.preempted && job.namespace.nsid == nsid)
+        jobs.any(|job| job.preempted && job.on.nsid == nsid)
     }
 
     pub(super) fn is_barred(&self, nsid: u32, work: &Work) -> bool {

@@ -1,6 +1,5 @@
 //! Fused pairs: a Compare and the Write behind it, which is done only where the Compare is true.
 
-use std::sync::Arc;
 
 use super::{
     Action, Carriage, Cuts, Data, Devices, IoQueue, MemoryNeed, Op, Outcome, SlotId, State, Status,
@@ -8,7 +7,7 @@ use super::{
 };
 use crate::memory::SegmentsMut;
 use crate::nvme::Fuse;
-use crate::nvmf::view::NamespaceView;
+use crate::nvmf::view::NamespaceBlocks;
 
 /// What the last command arrived means for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub(super) enum Fusing {
 }
 
 /// What a command is to do, if it may.
-type Examined = Result<(Work, Carriage, Arc<NamespaceView>), Status>;
+type Examined = Result<(Work, Carriage, NamespaceBlocks), Status>;
 
 impl IoQueue {
     /// A command has come behind another: ends a first half that stays alone. Gives the first half of the pair that
@@ -44,10 +43,10 @@ impl IoQueue {
             (Fuse::Second, Fusing::Waiting(first)) => {
                 let verdict = match examined {
                     Err(status) => Err((Status::ABORTED_FAILED_FUSED, *status)),
-                    Ok((work, _, namespace)) => {
+                    Ok((work, _, on)) => {
                         let half = self.must(first);
                         let status = Status::INVALID_FIELD.with_do_not_retry();
-                        (half.namespace.nsid == namespace.nsid && half.work.range == work.range)
+                        (half.on.nsid == on.nsid && half.work.range == work.range)
                             .then_some(())
                             .ok_or((status, status))
                     }
@@ -123,7 +122,7 @@ impl IoQueue {
             unreachable!("a second half is a Write");
         };
         let job = self.must(first);
-        let (device, range) = (job.namespace.device, job.work.range);
+        let (device, range) = (job.on.device, job.work.range);
         let mut bytes = std::mem::take(&mut job.half);
         bytes.extend(written);
         let mut rest = &bytes[..];
