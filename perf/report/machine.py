@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from .network import congestion
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -39,6 +41,7 @@ def machine():
         "kernel": " ".join(os.uname()[i] for i in (0, 2, 4)),
         "memory": _field("/proc/meminfo", "MemTotal"),
         "hugepages": f"{_field('/proc/meminfo', 'HugePages_Total')} of {_field('/proc/meminfo', 'Hugepagesize')}",
+        "congestion": congestion(),
         "commit": _output("git", "rev-parse", "--short=12", "HEAD"),
         "changed": bool(changes),
         "rust": _output("rustc", "--version"),

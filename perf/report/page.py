@@ -58,6 +58,7 @@ def _head(results):
         ("Cores", f"{machine.get('cores')}; target and engine on {options['cores'][0]}, load on {options['cores'][1]}"),
         ("Kernel", machine.get("kernel")),
         ("Memory", f"{machine.get('memory')}; huge pages {machine.get('hugepages')}"),
+        ("TCP", f"congestion control {machine.get('congestion')}"),
         ("Commit", commit),
         ("Compiler", machine.get("rust")),
         ("Rounds", f"{options['rounds']} of {options['seconds']} s for each work; load average at their starts: {loads}"),

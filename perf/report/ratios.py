@@ -57,7 +57,7 @@ GOALS = [
     *_each("target, RAID5", "md behind nvmet-tcp", "target", "nvmet", ("randwrite-4k-qd128",), 6),
     *_parity("hot", 1.0),
     *_parity("cold", 1.2),
-    *_each("engine, two cores", "one core", "engine+2cores", "engine", ("randwrite-4k-qd32", "write-192k-qd16"), 1.8),
+    *_each("engine, two cores", "one core", "engine+2cores", "engine", (*RANDOM_WRITES, "write-192k-qd16"), 1.8),
     *_each("engine, idle", "SPDK raid5f", "engine", "SPDK engine", ("rebuild",), 1.2),
     *_each("engine, PPL", "no log", "engine+ppl", "engine+resync", ("randwrite-4k-qd32",), 0.85),
     *_each("engine, bitmap", "no bitmap", "engine+bitmap", "engine+resync", ("randwrite-4k-qd32",), 0.97),

@@ -61,7 +61,7 @@ RAW = [Work("randrw", "4k", depth, reads=50) for depth in (32, 128)]
 POLICY = [Work("randwrite", "4k", 32), Work("randwrite", "4k", 128)]
 SMALL_32 = (Work("randread", "4k", 32), Work("randwrite", "4k", 32))
 MISSING = list(SMALL_32)
-CORES = [Work("randwrite", "4k", 32), Work("write", "192k", 16)]
+CORES = [Work("randwrite", "4k", 32), Work("randwrite", "4k", 128), Work("write", "192k", 16)]
 
 TARGET = [
     *small(),
