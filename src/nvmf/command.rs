@@ -1,7 +1,6 @@
 //! From a command capsule on an I/O queue to what a device is to do: every check that needs the
 //! namespace, and nothing that needs the payload.
 
-
 use super::ana::Access;
 use super::view::{NamespaceBlocks, SubsystemView};
 use crate::memory::Cuts;

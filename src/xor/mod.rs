@@ -14,6 +14,8 @@ mod dispatch;
 mod portable;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod sweep;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod zigzag;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

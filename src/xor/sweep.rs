@@ -8,7 +8,7 @@
 //! a lane is a plain register. Loops over lanes are plain ones: a step of an iterator is a function of its own, and one that the
 //! compiler does not inline here takes several times as long as the lane.
 
-use std::arch::asm;
+use super::zigzag;
 
 /// Lanes held in registers while the sources are walked: enough that walking costs little, and few enough that the loads of
 /// several sources are under way at once (eight measured slower than four from nine sources on).
@@ -16,13 +16,7 @@ const HELD: usize = 4;
 
 /// Sources that are walked abreast. Where blocks lie at a multiple of 4 KiB from one another, a stretch of each falls into
 /// the same sets of the nearest cache, which have eight or twelve places. It is faster where blocks come from memory, too.
-const ABREAST: usize = 8;
-
-/// Lanes held where sources are taken in zigzag.
-const HELD_IN_ZIGZAG: usize = 8;
-
-/// The fewest sources that are taken in zigzag.
-const ZIGZAG_SOURCES: usize = 5;
+pub(super) const ABREAST: usize = 8;
 
 /// Bytes of each source that are added up to those of the others before the next such bytes: the sum stays in the nearest
 /// cache.
@@ -92,7 +86,7 @@ pub(super) trait Rule<L: Lane> {
     /// all is in the near caches.
     const TILED_FROM: usize;
 
-    /// From so many bytes on, [`ZIGZAG_SOURCES`] to [`ABREAST`] sources are taken in zigzag. Fewer bytes are in the nearest cache.
+    /// From so many bytes on, [`zigzag::SOURCES`] to [`ABREAST`] sources are taken in zigzag. Fewer bytes are in the nearest cache.
     const ZIGZAG_FROM: usize;
 
     /// Told of each cache line of the destination before the sources are read for it.
@@ -165,8 +159,8 @@ pub(super) unsafe fn write<L: Lane, R: Rule<L>>(dst: &mut [u8], sources: &[&[u8]
     // leaves room for one in `dst`, hence in all sources.
     let at = unsafe {
         let mut at = match sources.len() {
-            ZIGZAG_SOURCES..=ABREAST if len >= R::ZIGZAG_FROM => {
-                write_zigzag::<L, R>(to, sources, len)
+            zigzag::SOURCES..=ABREAST if len >= R::ZIGZAG_FROM => {
+                zigzag::write::<L, R>(to, sources, len)
             }
             ..=ABREAST => write_abreast::<L, R>(to, sources, len),
             _ if len >= R::TILED_FROM => write_tiles::<L, R>(to, sources, len),
@@ -248,77 +242,6 @@ unsafe fn write_stretches_of<L: Lane, R: Rule<L>, const COUNT: usize>(
         let sources: [&[u8]; COUNT] = *sources.first_chunk().unwrap_unchecked();
         write_stretches::<L, R>(to, &sources, len)
     }
-}
-
-/// Writes all whole stretches of [`HELD_IN_ZIGZAG`] lanes with the same few instructions for all sources, and says where the
-/// rest begins.
-///
-/// Cores fetch ahead by the steps between the addresses that an instruction has loaded from. Where each source has its own
-/// instructions, as in [`write_stretches_of`], that disturbs five and more of them that come from the second cache. Where all
-/// share theirs and lie at even distances, it is worse, for steps from source to source are taken for what goes on; so sources are
-/// taken from both ends in turn, where no two steps are alike (`docs/performance.md` has the figures).
-///
-/// # Safety
-///
-/// As for [`write_stretches`]; there are [`ABREAST`] sources at most.
-#[inline(always)]
-unsafe fn write_zigzag<L: Lane, R: Rule<L>>(to: *mut u8, sources: &[&[u8]], len: usize) -> usize {
-    let mut zigzag: [&[u8]; ABREAST] = [&[]; ABREAST];
-    let mut rest = sources;
-    let mut count = 0;
-    while let [first, middle @ ..] = rest {
-        zigzag[count] = first;
-        count += 1;
-        rest = middle;
-        if let [middle @ .., last] = rest {
-            zigzag[count] = last;
-            count += 1;
-            rest = middle;
-        }
-    }
-    let mut at = 0;
-    while len - at >= HELD_IN_ZIGZAG * L::BYTES {
-        // SAFETY: the loop's condition leaves room for so many lanes in the destination, hence in all sources.
-        unsafe { write_lanes_alike::<L, R, HELD_IN_ZIGZAG>(to, &zigzag[..count], at) };
-        at += HELD_IN_ZIGZAG * L::BYTES;
-    }
-    at
-}
-
-/// As [`write_lanes`], with one instruction for a lane, whichever source it is of.
-///
-/// # Safety
-///
-/// As for [`write_lanes`].
-#[inline(always)]
-unsafe fn write_lanes_alike<L: Lane, R: Rule<L>, const N: usize>(
-    to: *mut u8,
-    sources: &[&[u8]],
-    at: usize,
-) {
-    // SAFETY: the caller's promise covers every access. A lane of the destination is read before it is written.
-    unsafe {
-        let to = to.add(at);
-        expect::<L, R, N>(to);
-        let (mut held, rest) = if R::TAKES_PART {
-            (load::<L, N>(to), sources)
-        } else {
-            let (first, rest) = sources.split_first().unwrap_unchecked();
-            (load::<L, N>(first.as_ptr().add(at)), rest)
-        };
-        for source in rest {
-            held = add::<L, N>(held, source.as_ptr().add(unknown(at)));
-        }
-        store::<L, R, N>(held, to);
-    }
-}
-
-/// The same number, of which the compiler knows nothing: so it does not take steps of a loop together.
-#[inline(always)]
-fn unknown(mut at: usize) -> usize {
-    // SAFETY: there is no instruction; the register keeps what it holds.
-    unsafe { asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags)) };
-    at
 }
 
 /// What the sources of a tile add up to so far; no lane of it is on two cache lines.
@@ -416,7 +339,7 @@ unsafe fn write_lanes<L: Lane, R: Rule<L>, const N: usize>(
 ///
 /// As for [`Rule::expect`].
 #[inline(always)]
-unsafe fn expect<L: Lane, R: Rule<L>, const N: usize>(to: *mut u8) {
+pub(super) unsafe fn expect<L: Lane, R: Rule<L>, const N: usize>(to: *mut u8) {
     for line in (0..N * L::BYTES).step_by(CACHE_LINE) {
         // SAFETY: the caller's promise; a hint, wherever it points.
         unsafe { R::expect(to.wrapping_add(line)) };
@@ -429,7 +352,7 @@ unsafe fn expect<L: Lane, R: Rule<L>, const N: usize>(to: *mut u8) {
 ///
 /// As for [`Rule::store`], for `N` lanes.
 #[inline(always)]
-unsafe fn store<L: Lane, R: Rule<L>, const N: usize>(held: [L; N], to: *mut u8) {
+pub(super) unsafe fn store<L: Lane, R: Rule<L>, const N: usize>(held: [L; N], to: *mut u8) {
     let mut i = 0;
     while i < N {
         // SAFETY: the caller's promise.
@@ -494,7 +417,7 @@ unsafe fn gather<L: Lane, const N: usize>(
 ///
 /// As for [`load`].
 #[inline(always)]
-unsafe fn add<L: Lane, const N: usize>(mut held: [L; N], from: *const u8) -> [L; N] {
+pub(super) unsafe fn add<L: Lane, const N: usize>(mut held: [L; N], from: *const u8) -> [L; N] {
     let mut i = 0;
     while i < N {
         // SAFETY: the caller's promise.
@@ -510,7 +433,7 @@ unsafe fn add<L: Lane, const N: usize>(mut held: [L; N], from: *const u8) -> [L;
 ///
 /// The CPU has the lane's instructions; `N` lanes from `from` can be read.
 #[inline(always)]
-unsafe fn load<L: Lane, const N: usize>(from: *const u8) -> [L; N] {
+pub(super) unsafe fn load<L: Lane, const N: usize>(from: *const u8) -> [L; N] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut held = [L::load(from); N];

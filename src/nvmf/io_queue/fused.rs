@@ -1,6 +1,5 @@
 //! Fused pairs: a Compare and the Write behind it, which is done only where the Compare is true.
 
-
 use super::{
     Action, Carriage, Cuts, Data, Devices, IoQueue, MemoryNeed, Op, Outcome, SlotId, State, Status,
     Work,
