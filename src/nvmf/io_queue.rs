@@ -96,6 +96,7 @@ enum State {
 struct Job {
     state: State,
     work: Work,
+    /// The blocks of its namespace.
     on: NamespaceBlocks,
     /// What it ends with as soon as it can, whatever becomes of its data.
     doom: Option<Status>,
