@@ -7,12 +7,12 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stripewise::nvme::io::{BlockRange, IoCommand};
+use stripewise::nvme::tcp::digest::crc32c;
 use stripewise::nvme::tcp::{
     C2hData, CapsuleCmd, CapsuleResp, Decoder, Event, FromHost, H2cData, PduFormat, R2t, Rules,
     Wanted,
 };
 use stripewise::nvme::{Completion, Status};
-use zerocopy::IntoBytes;
 
 /// Bytes of a block, and of the data of each PDU that has some.
 const BLOCK: u32 = 4096;
@@ -39,8 +39,7 @@ fn formats() -> [(&'static str, PduFormat); 2] {
 fn stream(header: &[u8], payload: &[u8], format: &PduFormat) -> Vec<u8> {
     let mut pdu = [header, payload].concat();
     if format.data_digest && !payload.is_empty() {
-        let digest = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, payload) as u32;
-        pdu.extend_from_slice(digest.as_bytes());
+        pdu.extend_from_slice(&crc32c(payload).to_le_bytes());
     }
     pdu.repeat(BATCH)
 }

@@ -17,10 +17,10 @@ def congestion():
         return None
 
 
-def available():
-    """The algorithms that the kernel has loaded."""
+def allowed():
+    """The algorithms that the kernel has loaded and lets other networks than the machine's own choose."""
     try:
-        return (SETTINGS / "tcp_available_congestion_control").read_text().split()
+        return (SETTINGS / "tcp_allowed_congestion_control").read_text().split()
     except OSError:
         return []
 

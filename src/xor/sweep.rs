@@ -323,26 +323,34 @@ unsafe fn write_lanes<L: Lane, R: Rule<L>, const N: usize>(
     // SAFETY: the caller's promise covers every access. A lane of the destination is read before it is written.
     unsafe {
         let to = to.add(at);
-        expect::<L, R, N>(to);
-        let held = if R::TAKES_PART {
-            gather::<L, N>(load::<L, N>(to), sources, at)
-        } else {
-            gather_all::<L, N>(sources, at)
-        };
-        store::<L, R, N>(held, to);
+        let (held, rest) = begin::<L, R, N>(to, sources, at);
+        store::<L, R, N>(gather::<L, N>(held, rest, at), to);
     }
 }
 
-/// Tells of the lines of `N` lanes that will be written.
+/// Tells the rule of the lines of `N` lanes at `to`; gives what is held of them at first, and the sources that are to be
+/// added up with it.
 ///
 /// # Safety
 ///
-/// As for [`Rule::expect`].
+/// As for [`write_lanes`], where `to` is that of these lanes already.
 #[inline(always)]
-pub(super) unsafe fn expect<L: Lane, R: Rule<L>, const N: usize>(to: *mut u8) {
-    for line in (0..N * L::BYTES).step_by(CACHE_LINE) {
-        // SAFETY: the caller's promise; a hint, wherever it points.
-        unsafe { R::expect(to.wrapping_add(line)) };
+pub(super) unsafe fn begin<'a, 'b, L: Lane, R: Rule<L>, const N: usize>(
+    to: *mut u8,
+    sources: &'b [&'a [u8]],
+    at: usize,
+) -> ([L; N], &'b [&'a [u8]]) {
+    // SAFETY: the caller's promise covers every access.
+    unsafe {
+        for line in (0..N * L::BYTES).step_by(CACHE_LINE) {
+            R::expect(to.add(line));
+        }
+        if R::TAKES_PART {
+            (load::<L, N>(to), sources)
+        } else {
+            let (first, rest) = sources.split_first().unwrap_unchecked();
+            (load::<L, N>(first.as_ptr().add(at)), rest)
+        }
     }
 }
 
@@ -433,7 +441,7 @@ pub(super) unsafe fn add<L: Lane, const N: usize>(mut held: [L; N], from: *const
 ///
 /// The CPU has the lane's instructions; `N` lanes from `from` can be read.
 #[inline(always)]
-pub(super) unsafe fn load<L: Lane, const N: usize>(from: *const u8) -> [L; N] {
+unsafe fn load<L: Lane, const N: usize>(from: *const u8) -> [L; N] {
     // SAFETY: the caller's promise.
     unsafe {
         let mut held = [L::load(from); N];

@@ -62,13 +62,7 @@ unsafe fn write_lanes<L: Lane, R: Rule<L>, const N: usize>(
     // SAFETY: the caller's promise covers every access. A lane of the destination is read before it is written.
     unsafe {
         let to = to.add(at);
-        sweep::expect::<L, R, N>(to);
-        let (mut held, rest) = if R::TAKES_PART {
-            (sweep::load::<L, N>(to), sources)
-        } else {
-            let (first, rest) = sources.split_first().unwrap_unchecked();
-            (sweep::load::<L, N>(first.as_ptr().add(at)), rest)
-        };
+        let (mut held, rest) = sweep::begin::<L, R, N>(to, sources, at);
         for source in rest {
             held = sweep::add::<L, N>(held, source.as_ptr().add(unknown(at)));
         }
